@@ -1,0 +1,75 @@
+"""The projects API of Arize Phoenix as one WSGI callable without dependencies.
+
+>>> from projects_wsgi import make_app
+>>> application = make_app("projects.db")
+"""
+
+from __future__ import annotations
+
+import os
+
+from .app import ProjectsApp
+from .model import (
+    DefaultProjectProtected,
+    Project,
+    ProjectExists,
+    ProjectInUse,
+    ProjectKind,
+    ProjectNotFound,
+    ProjectsError,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
+from .storage import Store, open_store
+from .storage.sqlite import SQLiteStore
+from .wire import PHOENIX_VERSION
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DefaultProjectProtected",
+    "Project",
+    "ProjectExists",
+    "ProjectInUse",
+    "ProjectKind",
+    "ProjectNotFound",
+    "ProjectsApp",
+    "ProjectsError",
+    "SQLiteStore",
+    "Store",
+    "StoreBusy",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "__version__",
+    "make_app",
+]
+
+
+def make_app(
+    database: str | os.PathLike[str] | Store,
+    *,
+    max_page_size: int = 10_000,
+    max_body_size: int = 1_048_576,
+    phoenix_version: str = PHOENIX_VERSION,
+) -> ProjectsApp:
+    """Return the projects API as a WSGI callable.
+
+    database: the path of an SQLite file, made if missing; ":memory:"; or a Store.
+    max_page_size: rows, > 0; the longest page, whatever limit a client asks for.
+    max_body_size: bytes, > 0; a longer body is answered with 413, unread.
+    phoenix_version: the Phoenix to pass for, three integers; clients gate features on it.
+    Raises StoreUnavailable or StoreBusy when the database cannot be opened; ValueError for an
+    argument out of its range.
+
+    The callable's ``store`` is the store, for the host's own use.
+    """
+    store = database if isinstance(database, Store) else open_store(database)
+    return ProjectsApp(
+        store,
+        max_page_size=max_page_size,
+        max_body_size=max_body_size,
+        phoenix_version=phoenix_version,
+    )

@@ -1,0 +1,133 @@
+"""The application: the handlers of the routes, and the one place where errors become answers."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from . import openapi, wire
+from .model import ProjectsError, StoreBusy, StoreError
+from .router import Router
+from .storage import Store
+from .wsgi import Environ, HTTPError, Request, Response, StartResponse
+
+logger = logging.getLogger("projects_wsgi")
+
+
+class ProjectsApp:
+    """The projects API of Phoenix as a WSGI callable over a store.
+
+    store: where the projects are; open to the host as well.
+    max_page_size: rows, > 0; the longest page, whatever limit a client asks for.
+    max_body_size: bytes, > 0; a longer body is answered with 413, unread.
+    phoenix_version: the Phoenix to pass for, three integers; clients gate features on it.
+    Raises ValueError for a number or a version out of its range.
+
+    It never raises to its host, never prints, and logs to "projects_wsgi".
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_page_size: int = 10_000,
+        max_body_size: int = 1_048_576,
+        phoenix_version: str = wire.PHOENIX_VERSION,
+    ) -> None:
+        if max_page_size < 1:
+            raise ValueError(f"max_page_size must be at least 1 row, not {max_page_size}")
+        if max_body_size < 1:
+            raise ValueError(f"max_body_size must be at least 1 byte, not {max_body_size}")
+        if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", phoenix_version):
+            raise ValueError(f'phoenix_version must be like "20.26.1", not {phoenix_version!r}')
+        self.store = store
+        self.max_page_size = max_page_size
+        self.max_body_size = max_body_size
+        self.phoenix_version = phoenix_version
+        self._common_headers = [(wire.VERSION_HEADER, phoenix_version)]
+        collection = {"GET": self.list_projects, "POST": self.create_project}
+        self._router = Router(
+            {
+                "/v1/projects": collection,
+                "/v1/projects/": collection,
+                "/v1/projects/{project_identifier}": {
+                    "GET": self.get_project,
+                    "PUT": self.update_project,
+                    "DELETE": self.delete_project,
+                },
+                "/healthz": {"GET": self.get_health},
+                "/readyz": {"GET": self.get_readiness},
+                "/arize_phoenix_version": {"GET": self.get_phoenix_version},
+                "/openapi.json": {"GET": self.get_openapi},
+            }
+        )
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+        response = self._respond(environ)
+        is_head = environ.get("REQUEST_METHOD") == "HEAD"
+        return response.send(start_response, self._common_headers, with_body=not is_head)
+
+    def _respond(self, environ: Environ) -> Response:
+        """Answer a request, whatever happens."""
+        identifier = ""
+        try:
+            request = Request(environ)
+            handler, arguments = self._router.match(request.method, request.path)
+            identifier = "".join(arguments)
+            return handler(request, *arguments)
+        except wire.WireError as error:
+            return Response(error.status, error.content_type, error.body)
+        except HTTPError as error:
+            return Response(error.status, wire.TEXT, wire.render_text(error.text), error.headers)
+        except ProjectsError as error:
+            if isinstance(error, StoreError):
+                logger.error("%s", error)
+            status, body = wire.render_error(error, identifier)
+            headers = [("Retry-After", "1")] if isinstance(error, StoreBusy) else []
+            return Response(status, wire.TEXT, body, headers)
+        except Exception:
+            logger.exception("%r %r", environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"))
+            return Response(500, wire.TEXT, b"Internal Server Error")
+
+    # /v1/projects
+
+    def list_projects(self, request: Request) -> Response:
+        page = wire.parse_page_parameters(request.query, self.max_page_size)
+        # One row more than the page holds tells whether and where the next one starts.
+        rows = self.store.list_rows(page.start_id, page.limit + 1, page.name_contains, page.kinds)
+        return Response(200, wire.JSON, wire.render_page(rows, page.limit))
+
+    def create_project(self, request: Request) -> Response:
+        body = request.read_body(self.max_body_size)
+        name, description = wire.parse_create(body, request.content_type)
+        return Response(200, wire.JSON, wire.render_project(self.store.create(name, description)))
+
+    # /v1/projects/{project_identifier}
+
+    def get_project(self, _: Request, identifier: str) -> Response:
+        project = self.store.get(wire.parse_identifier(identifier))
+        return Response(200, wire.JSON, wire.render_project(project))
+
+    def update_project(self, request: Request, identifier: str) -> Response:
+        description = wire.parse_update(request.read_body(self.max_body_size), request.content_type)
+        project = self.store.update(wire.parse_identifier(identifier), description)
+        return Response(200, wire.JSON, wire.render_project(project))
+
+    def delete_project(self, _: Request, identifier: str) -> Response:
+        self.store.delete(wire.parse_identifier(identifier))
+        return Response(204)
+
+    # The rest
+
+    def get_health(self, _: Request) -> Response:
+        return Response(200, wire.TEXT, b"OK")
+
+    def get_readiness(self, _: Request) -> Response:
+        self.store.ping()
+        return Response(200, wire.JSON, b"{}")
+
+    def get_phoenix_version(self, _: Request) -> Response:
+        return Response(200, wire.TEXT, wire.render_text(self.phoenix_version))
+
+    def get_openapi(self, _: Request) -> Response:
+        return Response(200, wire.JSON, wire.render_json(openapi.build_document(self.phoenix_version)))

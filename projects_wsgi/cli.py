@@ -1,0 +1,174 @@
+"""The command line; the only reader of the environment."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple, NoReturn
+
+from . import __version__, make_app
+from .model import StoreError
+from .server import Server
+
+PROGRAM = "projects-wsgi"
+
+
+def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        # int() would also take what nobody means: blanks, underscores, other scripts' digits.
+        if not (text.isascii() and text.isdigit()) or not minimum <= int(text) <= maximum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {minimum} to {maximum}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, above 0 and up to 86400")
+    return seconds
+
+
+def _flag(text: str) -> bool:
+    flags = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
+    try:
+        return flags[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0") from None
+
+
+class Option(NamedTuple):
+    """One option of the command line, which its environment variable stands in for."""
+
+    flag: str
+    parse: Callable[[str], Any]
+    default: Any
+    metavar: str | None
+    help: str
+
+    @property
+    def dest(self) -> str:
+        return self.flag[2:].replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return f"PROJECTS_WSGI_{self.dest.upper()}"
+
+
+OPTIONS = (
+    Option("--db", str, "projects.db", "FILE", "the SQLite file, made if missing; :memory: keeps nothing"),
+    Option("--host", str, "127.0.0.1", "HOST", "the address to listen at, IPv4 or IPv6"),
+    Option("--port", _integer(0, 65_535), 6006, "PORT", "the port to listen at; 0 takes a free one"),
+    Option("--max-page-size", _integer(1, 2**31), 10_000, "N", "the longest page, in projects"),
+    Option("--max-body-size", _integer(1, 2**31), 1_048_576, "N", "the largest body that is read, in bytes"),
+    Option(
+        "--timeout",
+        _seconds,
+        30.0,
+        "SECONDS",
+        "how long a connection may be idle, or a request take to arrive",
+    ),
+    Option("--quiet", _flag, False, None, "do not log requests"),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, made from OPTIONS."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Serve the projects API of Arize Phoenix from one SQLite file.",
+        epilog="An option that is not given is read from the environment variable named beside it.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("command", nargs="?", choices=["serve"], default="serve", help="serve (the default)")
+    for option in OPTIONS:
+        text = f"{option.help} (default: {option.default}; {option.variable})"
+        if option.metavar is None:
+            text = f"{option.help} ({option.variable})"
+            parser.add_argument(option.flag, action="store_true", default=None, help=text)
+        else:
+            parser.add_argument(option.flag, type=option.parse, metavar=option.metavar, help=text)
+    return parser
+
+
+def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run the command line until Ctrl-C or SIGTERM.
+
+    arguments: those after the program's name; None: the process's. environ: None: the process's.
+    Returns the exit status 0; exits with 2 and one clear line for whatever the user can put right.
+    """
+    try:
+        signal.signal(signal.SIGTERM, _interrupt)
+        parser = build_parser()
+        settings = parser.parse_args(arguments)
+        _complete(settings, parser, os.environ if environ is None else environ)
+        _serve(settings)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _complete(
+    settings: argparse.Namespace, parser: argparse.ArgumentParser, environ: Mapping[str, str]
+) -> None:
+    """Take what the command line did not say from the environment, else from the defaults."""
+    for option in OPTIONS:
+        if getattr(settings, option.dest) is not None:
+            continue
+        value = option.default
+        if environ.get(option.variable):
+            try:
+                value = option.parse(environ[option.variable])
+            except argparse.ArgumentTypeError as error:
+                parser.error(f"environment variable {option.variable}: {error}")
+        setattr(settings, option.dest, value)
+
+
+def _serve(settings: argparse.Namespace) -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    if settings.quiet:
+        logging.getLogger("projects_wsgi.server").setLevel(logging.WARNING)
+    try:
+        app = make_app(
+            settings.db, max_page_size=settings.max_page_size, max_body_size=settings.max_body_size
+        )
+    except (StoreError, ValueError) as error:
+        _fail(str(error))
+    try:
+        server = Server(settings.host, settings.port, app, timeout=settings.timeout)
+    except OSError as error:
+        app.store.close()
+        _fail(_explain(error, settings.host, settings.port))
+    database = settings.db if settings.db == ":memory:" else os.path.abspath(settings.db)
+    try:
+        with server:
+            print(f"Serving the projects in {database} at {server.url} (Ctrl-C stops)", flush=True)
+            server.serve_forever()
+    finally:
+        app.store.close()
+
+
+def _explain(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} at {host} is taken; choose another with --port, or 0 for any free one"
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be used by this user; choose one above 1023 with --port"
+    return f"cannot listen at {host}: {error.strerror}; choose an address of this machine with --host"
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,180 @@
+"""The deliberate differences from Phoenix 20.26.1, one entry per row, as far as recordings show them.
+
+An answer that is not Phoenix's must be explained by the entry for its request, and by nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, Callable, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from .replay import Answer, Send, Step
+
+
+class Difference(NamedTuple):
+    """One row of the table.
+
+    row: its first cell. applies: whether a request, with Phoenix's answer, is such a case.
+    holds: whether our answer is the one that the row promises.
+    """
+
+    row: str
+    applies: Callable[[Step], bool]
+    holds: Callable[[Step, Answer, Send], bool]
+
+
+def _decoded(step: Step) -> Any:
+    try:
+        return json.loads(step.body or b"")
+    except ValueError:
+        return None
+
+
+def _query(step: Step, parameter: str) -> str:
+    return parse_qs(urlsplit(step.path).query, keep_blank_values=True).get(parameter, [""])[-1]
+
+
+def _crashed(step: Step) -> bool:
+    return bool(step.answer["status"] == 500)
+
+
+def _global_id_number(text: str) -> int:
+    try:
+        return int(base64.b64decode(text).decode().partition(":")[2])
+    except ValueError:
+        return 0
+
+
+# A name that exists
+
+
+def _is_creation(step: Step) -> bool:
+    document = _decoded(step)
+    return (
+        _crashed(step)
+        and step.method == "POST"
+        and isinstance(document, dict)
+        and isinstance(document.get("name"), str)
+    )
+
+
+def _name_exists(step: Step) -> bool:
+    return _is_creation(step) and not (_holds_surrogate(step) or _holds_infinite(step))
+
+
+def _is_conflict(step: Step, answer: Answer, send: Send) -> bool:
+    name = _decoded(step)["name"]
+    return answer[:3] == (409, "text/plain", f"Project with name {name} already exists")
+
+
+# Lone surrogates
+
+
+def _holds_surrogate(step: Step) -> bool:
+    return _crashed(step) and b"\\ud" in (step.body or b"")
+
+
+def _is_string_unicode(step: Step, answer: Answer, send: Send) -> bool:
+    (error,) = answer.payload["detail"]
+    field = error["loc"][1]
+    return answer.status == 422 and error == {
+        "type": "string_unicode",
+        "loc": ["body", field],
+        "msg": "Input should be a valid string, unable to parse raw data as a unicode string",
+        "input": _decoded(step)[field],
+    }
+
+
+# NaN, Infinity
+
+
+def _holds_infinite(step: Step) -> bool:
+    return _crashed(step) and any(word in (step.body or b"") for word in (b"NaN", b"Infinity", b"1e999"))
+
+
+def _is_json_invalid(step: Step, answer: Answer, send: Send) -> bool:
+    position = (step.body or b"").rindex(b" ") + 1
+    return answer.status == 422 and answer.payload["detail"] == [
+        {
+            "type": "json_invalid",
+            "loc": ["body", position],
+            "msg": "JSON decode error",
+            "input": {},
+            "ctx": {"error": "Expecting a finite number"},
+        }
+    ]
+
+
+# Past 64 bits
+
+
+def _is_past_64_bits(step: Step) -> bool:
+    texts = (_query(step, "cursor"), unquote(step.path.rpartition("/")[2]))
+    return _crashed(step) and any(_global_id_number(text) >= 2**63 for text in texts)
+
+
+def _is_page_or_not_found(step: Step, answer: Answer, send: Send) -> bool:
+    if "cursor=" in step.path:
+        return answer[:3] == send("GET", "/v1/projects", {}, None)[:3]
+    identifier = unquote(step.path.rpartition("/")[2])
+    return answer[:3] == (404, "text/plain", f"Project with ID {identifier} not found")
+
+
+# Limits
+
+
+def _has_huge_limit(step: Step) -> bool:
+    return _crashed(step) and len(_query(step, "limit")) >= 19
+
+
+def _is_largest_page(step: Step, answer: Answer, send: Send) -> bool:
+    return answer[:3] == send("GET", "/v1/projects?limit=10000", {}, None)[:3]
+
+
+# OPTIONS
+
+
+def _is_options(step: Step) -> bool:
+    return step.method == "OPTIONS"
+
+
+def _is_allow(step: Step, answer: Answer, send: Send) -> bool:
+    allow = answer.headers["Allow"].split(", ")
+    return answer.status == 204 and set(allow) == {"GET", "HEAD", "POST", "OPTIONS"}
+
+
+# Case folding
+
+
+def _is_search(step: Step) -> bool:
+    return "name_contains=" in step.path and bool(step.answer["status"] == 200)
+
+
+def _simply_folded(text: str) -> str:
+    return "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
+
+
+def _finds_more_by_full_folding(step: Step, answer: Answer, send: Send) -> bool:
+    text = _query(step, "name_contains")
+    everything = send("GET", "/v1/projects?limit=10000", {}, None).payload["data"]
+    found = [project for project in everything if text.casefold() in project["name"].casefold()]
+    theirs = {project["name"] for project in step.answer["json"]["data"]}
+    more = [project["name"] for project in found if project["name"] not in theirs]
+    return (
+        answer.payload == {"data": found, "next_cursor": None}
+        and bool(more)
+        and all(_simply_folded(text) not in _simply_folded(name) for name in more)
+    )
+
+
+DIFFERENCES = (
+    Difference("a name that exists", _name_exists, _is_conflict),
+    Difference("lone surrogates in a string", _holds_surrogate, _is_string_unicode),
+    Difference("NaN, Infinity in JSON", _holds_infinite, _is_json_invalid),
+    Difference("a cursor or id past 64 bits", _is_past_64_bits, _is_page_or_not_found),
+    Difference("limit of 2^63 and more", _has_huge_limit, _is_largest_page),
+    Difference("OPTIONS", _is_options, _is_allow),
+    Difference("name_contains", _is_search, _finds_more_by_full_folding),
+)

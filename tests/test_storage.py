@@ -1,0 +1,517 @@
+"""What every engine promises, and what SQLite's file does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from projects_wsgi import (
+    DefaultProjectProtected,
+    Project,
+    ProjectExists,
+    ProjectInUse,
+    ProjectKind,
+    ProjectNotFound,
+    SQLiteStore,
+    Store,
+    StoreBusy,
+    StoreFull,
+    StoreUnavailable,
+    make_app,
+)
+
+
+def names(store: Store, **parameters: object) -> list[str]:
+    return [row[1] for row in store.list_rows(**parameters)]  # type: ignore[arg-type]
+
+
+# Every engine
+
+
+def test_a_fresh_store_holds_the_default_project(store: Store) -> None:
+    assert store.list_rows() == [(1, "default", "Default project")]
+    assert store.get(1) == store.get("default") == Project(1, "default", "Default project")
+
+
+def test_a_project_is_found_by_id_and_by_name(store: Store) -> None:
+    project = store.create("agent", "first")
+    assert project == Project(2, "agent", "first")
+    assert store.get(project.id) == store.get("agent") == project
+
+
+def test_projects_are_immutable() -> None:
+    with pytest.raises(AttributeError):
+        Project(1, "x", None).name = "y"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", [" ", "a/b", "nul\x00x", "\x00", "é", "e\u0301", "🚀", "\n", "x" * 5_000, "%"])
+def test_a_name_is_kept_as_it_came(store: Store, name: str) -> None:
+    project = store.create(name, name)
+    assert store.get(name) == project == Project(project.id, name, name)
+
+
+def test_names_are_unique_and_case_sensitive(store: Store) -> None:
+    store.create("agent")
+    store.create("Agent")
+    with pytest.raises(ProjectExists, match="'agent'"):
+        store.create("agent", "other")
+    assert store.get("agent").description is None
+
+
+def test_an_empty_name_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="at least one character"):
+        store.create("")
+
+
+def test_an_unknown_kind_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="'odd'"):
+        store.create("x", kind="odd")
+    with pytest.raises(ProjectNotFound):
+        store.get("x")
+
+
+def test_an_update_sets_the_description_and_none_leaves_it(store: Store) -> None:
+    project = store.create("agent", "first")
+    assert store.update("agent", "second").description == "second"
+    assert store.update(project.id, None).description == "second"
+    assert store.update(project.id, "") == store.get("agent") == Project(project.id, "agent", "")
+
+
+@pytest.mark.parametrize("key", [2, 0, -1, 2**63 - 1, 2**63, -(2**80), "nobody", ""])
+def test_what_does_not_exist_is_not_found(store: Store, key: int | str) -> None:
+    for act in (
+        lambda: store.get(key),
+        lambda: store.update(key, None),
+        lambda: store.update(key, "x"),
+        lambda: store.delete(key),
+    ):
+        with pytest.raises(ProjectNotFound) as caught:
+            act()
+        assert caught.value.key == key
+
+
+def test_ids_are_never_used_twice(store: Store) -> None:
+    first = store.create("newest")
+    store.delete(first.id)
+    second = store.create("newest")
+    assert second.id > first.id
+    store.delete(second.id)
+    with pytest.raises(ProjectExists):
+        store.create("default")
+    assert store.create("newest").id > second.id
+
+
+def test_the_default_project_can_be_described_but_not_deleted(store: Store) -> None:
+    for key in (1, "default"):
+        with pytest.raises(DefaultProjectProtected):
+            store.delete(key)
+    assert store.update(1, "mine") == store.get("default") == Project(1, "default", "mine")
+
+
+def test_pages_are_ordered_by_descending_id_and_start_at_an_id(store: Store) -> None:
+    ids = [store.create(f"p{number}").id for number in range(5)]
+    assert [row[0] for row in store.list_rows()] == [*reversed(ids), 1]
+    assert [row[0] for row in store.list_rows(limit=2)] == [ids[4], ids[3]]
+    assert [row[0] for row in store.list_rows(start_id=ids[2], limit=2)] == [ids[2], ids[1]]
+    store.delete(ids[2])
+    assert [row[0] for row in store.list_rows(start_id=ids[2], limit=2)] == [ids[1], ids[0]]
+    assert store.list_rows(start_id=0) == []
+    assert store.list_rows(start_id=-(2**70)) == []
+    assert len(store.list_rows(start_id=2**70, limit=2**70)) == 5
+
+
+def test_a_search_folds_case_and_takes_every_character_as_itself(store: Store) -> None:
+    for name in ("Straße", "100% sure", "under_score", "star*", "back\\slash", "ΣΊΣΥΦΟΣ", "nul\x00x"):
+        store.create(name)
+    assert names(store, name_contains="STRASSE") == ["Straße"]
+    assert names(store, name_contains="σίσυφος") == ["ΣΊΣΥΦΟΣ"]
+    assert names(store, name_contains="%") == ["100% sure"]
+    assert names(store, name_contains="_") == ["under_score"]
+    assert names(store, name_contains="*") == ["star*"]
+    assert names(store, name_contains="\\") == ["back\\slash"]
+    assert names(store, name_contains="\x00X") == ["nul\x00x"]
+    assert names(store, name_contains="nowhere") == []
+    assert names(store, name_contains="S", limit=1) == ["back\\slash"]
+
+
+def test_kinds_decide_what_a_list_shows_and_nothing_else(store: Store) -> None:
+    store.create("run", kind=ProjectKind.EXPERIMENT)
+    store.create("judge", kind="dataset_evaluator")
+    store.create("agent")
+    everything = {*ProjectKind}
+    assert names(store) == ["agent", "default"]
+    assert names(store, kinds=[ProjectKind.STANDARD, ProjectKind.EXPERIMENT]) == ["agent", "run", "default"]
+    assert names(store, kinds=[ProjectKind.DATASET_EVALUATOR]) == ["judge"]
+    assert names(store, kinds=everything) == ["agent", "judge", "run", "default"]
+    assert names(store, kinds=everything, name_contains="U") == ["judge", "run", "default"]
+    assert names(store, kinds=[]) == []
+    assert store.update("run", "done") == store.get("run")
+    store.delete("run")
+    assert names(store, kinds=everything) == ["agent", "judge", "default"]
+
+
+def test_the_playground_is_always_listed(store: Store) -> None:
+    store.create("playground", kind=ProjectKind.EXPERIMENT)
+    assert names(store) == ["playground", "default"]
+
+
+def test_get_or_create_makes_a_project_once(store: Store) -> None:
+    made, is_new = store.get_or_create("agent", "first", kind="experiment")
+    found, is_new_again = store.get_or_create("agent", "other")
+    assert (made, is_new, is_new_again) == (found, True, False)
+    assert found.description == "first"
+    assert names(store) == ["default"]
+
+
+def test_get_or_create_of_many_threads_makes_one_project(store: Store) -> None:
+    results = in_threads(16, lambda _: store.get_or_create("agent"))
+    assert len({project.id for project, _ in results}) == 1
+    assert sorted(is_new for _, is_new in results) == [False] * 15 + [True]
+
+
+def test_threads_share_a_store(store: Store) -> None:
+    def work(number: int) -> None:
+        for turn in range(10):
+            name = f"{number}-{turn}"
+            project = store.create(name)
+            assert store.update(name, "x").id == project.id
+            assert project.id in [row[0] for row in store.list_rows(limit=1000)]
+            if turn % 2:
+                store.delete(project.id)
+
+    in_threads(8, work)
+    assert len(store.list_rows(limit=1000)) == 1 + 8 * 5
+
+
+def in_threads(count: int, work: object) -> list[object]:
+    """Run work(number) in threads, all at once; return the results or raise the first error."""
+    results: list[object] = []
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        barrier.wait()
+        try:
+            results.append(work(number))  # type: ignore[operator]
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def test_a_closed_store_says_so(store: Store) -> None:
+    store.list_rows()
+    store.close()
+    for act in (store.list_rows, store.ping, lambda: store.create("x"), lambda: store.delete("default")):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            act()
+    store.close()
+
+
+def test_make_app_takes_a_store(store: Store) -> None:
+    assert isinstance(store, Store)
+    assert make_app(store).store is store
+
+
+# SQLite's file
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "projects.db"
+
+
+@pytest.fixture
+def file_store(file: Path) -> Iterator[SQLiteStore]:
+    store = SQLiteStore(file)
+    yield store
+    store.close()
+
+
+def connect(file: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(file, isolation_level=None))
+
+
+def test_projects_outlive_the_store(file: Path) -> None:
+    with closing(SQLiteStore(file)) as store:
+        made = store.create("agent", "kept")
+    with closing(SQLiteStore(str(file))) as store:
+        assert store.get("agent") == made
+
+
+def test_a_relative_path_is_meant_from_where_the_store_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(SQLiteStore("here.db")) as store:
+        monkeypatch.chdir("/")
+        store.create("agent")
+    with closing(SQLiteStore(tmp_path / "here.db")) as store:
+        assert store.get("agent").id == 2
+
+
+def test_the_file_is_versioned_and_written_ahead_with_full_syncs(file: Path, file_store: SQLiteStore) -> None:
+    with connect(file) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    with closing(file_store._connect()) as own:
+        assert own.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert own.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    with closing(SQLiteStore(file, synchronous="NORMAL")) as store, closing(store._connect()) as own:
+        assert own.execute("PRAGMA synchronous").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("options", [{"synchronous": "OFF"}, {"synchronous": "FULL; DROP TABLE projects"}])
+def test_other_synchronous_modes_are_refused(file: Path, options: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="FULL"):
+        SQLiteStore(file, synchronous=options["synchronous"])
+    assert not file.exists()
+
+
+def test_default_pages_and_searches_use_the_partial_index(file: Path, file_store: SQLiteStore) -> None:
+    with connect(file) as connection:
+        statements: list[str] = []
+        own = file_store._own_connections().acquire()
+        own.set_trace_callback(statements.append)
+        file_store._own_connections().release(own)
+        file_store.list_rows()
+        file_store.list_rows(name_contains="x")
+        for statement in statements:
+            ((*_, plan),) = connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+            assert "USING INDEX projects_listed (id<?)" in plan
+        assert len(statements) == 2
+
+
+HOST_TABLE = "CREATE TABLE traces (id INTEGER PRIMARY KEY, project_id INTEGER REFERENCES projects (id) %s)"
+
+
+def test_rows_of_a_hosts_own_table_go_with_their_project(file: Path, file_store: SQLiteStore) -> None:
+    kept, gone = file_store.create("kept"), file_store.create("gone")
+    with connect(file) as connection:
+        connection.execute(HOST_TABLE % "ON DELETE CASCADE")
+        rows = [(kept.id,), (gone.id,), (gone.id,)]
+        connection.executemany("INSERT INTO traces (project_id) VALUES (?)", rows)
+        file_store.delete("gone")
+        assert connection.execute("SELECT project_id FROM traces").fetchall() == [(kept.id,)]
+
+
+def test_a_deletion_that_fails_leaves_the_project_and_all_its_rows(
+    file: Path, file_store: SQLiteStore
+) -> None:
+    project = file_store.create("agent")
+    with connect(file) as connection:
+        connection.execute(HOST_TABLE % "ON DELETE CASCADE")
+        connection.execute("INSERT INTO traces (project_id) VALUES (?)", (project.id,))
+        connection.execute(
+            "CREATE TRIGGER refuse AFTER DELETE ON traces BEGIN SELECT RAISE(ABORT, 'the host refuses'); END"
+        )
+        with pytest.raises(ProjectInUse):
+            file_store.delete("agent")
+        assert connection.execute("SELECT count(*) FROM traces").fetchone() == (1,)
+    assert file_store.get("agent") == project
+
+
+@pytest.mark.parametrize("constraint", ["ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
+def test_a_hosts_table_can_forbid_a_deletion(file: Path, file_store: SQLiteStore, constraint: str) -> None:
+    project = file_store.create("agent")
+    with connect(file) as connection:
+        connection.execute(HOST_TABLE % constraint)
+        connection.execute("INSERT INTO traces (project_id) VALUES (?)", (project.id,))
+        with pytest.raises(ProjectInUse, match="'agent'"):
+            file_store.delete("agent")
+        assert file_store.get("agent") == project
+        connection.execute("DELETE FROM traces")
+    file_store.delete("agent")
+
+
+def test_a_writer_elsewhere_is_waited_for_then_reported_while_reads_go_on(file: Path) -> None:
+    with closing(SQLiteStore(file, busy_timeout=0.1)) as store, connect(file) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy, match="locked"):
+            store.create("agent")
+        assert names(store) == ["default"]
+        connection.execute("COMMIT")
+        assert store.create("agent").id == 2
+
+
+def test_a_full_database_is_reported_and_nothing_is_half_written(file: Path, file_store: SQLiteStore) -> None:
+    connection = file_store._own_connections().acquire()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    file_store._own_connections().release(connection)
+    with pytest.raises(StoreFull):
+        file_store.create("agent", "x" * 100_000)
+    assert names(file_store) == ["default"]
+    assert file_store.create("small").id == 2
+
+
+# Files that are refused
+
+
+def untouched(file: Path) -> tuple[bytes, int]:
+    return file.read_bytes(), file.stat().st_mtime_ns
+
+
+def test_a_file_of_a_newer_version_is_refused_untouched(file: Path) -> None:
+    SQLiteStore(file).close()
+    with connect(file) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    before = untouched(file)
+    with pytest.raises(StoreUnavailable, match="version 99.*upgrade projects_wsgi"):
+        SQLiteStore(file)
+    assert untouched(file) == before
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_database_of_another_program_is_refused_untouched(file: Path, version: int) -> None:
+    with connect(file) as connection:
+        connection.execute("CREATE TABLE projects (id INTEGER NOT NULL, name VARCHAR NOT NULL)")
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = untouched(file)
+    with pytest.raises(StoreUnavailable, match="belongs to another program"):
+        SQLiteStore(file)
+    assert untouched(file) == before
+
+
+def test_a_hosts_database_gets_the_table_beside_its_own(file: Path) -> None:
+    with connect(file) as connection:
+        connection.execute("CREATE TABLE users (name TEXT)")
+    with closing(SQLiteStore(file)) as store:
+        assert names(store) == ["default"]
+
+
+def test_what_is_no_database_is_refused_untouched(file: Path) -> None:
+    file.write_bytes(b"this is not a database, whatever its name says" * 100)
+    before = untouched(file)
+    with pytest.raises(StoreUnavailable, match="not a database"):
+        SQLiteStore(file)
+    assert untouched(file) == before
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="there is no folder .*missing; make it first"):
+        SQLiteStore(tmp_path / "missing" / "projects.db")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="is a folder"):
+        SQLiteStore(tmp_path)
+
+
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(ValueError, match="path of a file"):
+        SQLiteStore("")
+
+
+def test_a_crash_while_migrating_leaves_nothing_behind(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from projects_wsgi.storage import sqlite
+
+    broken = (*sqlite._MIGRATIONS[0], "INSERT INTO nowhere VALUES (1)")
+    monkeypatch.setattr(sqlite, "_MIGRATIONS", (broken,))
+    with pytest.raises(StoreUnavailable, match="nowhere"):
+        SQLiteStore(file)
+    monkeypatch.undo()
+    with closing(SQLiteStore(file)) as store:
+        assert names(store) == ["default"]
+
+
+# Processes
+
+OPEN_AND_CREATE = """
+import sys
+from projects_wsgi import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+sys.stdin.readline()
+for turn in range(5):
+    print(store.create(f"{sys.argv[2]}-{turn}").id)
+store.close()
+"""
+
+
+def test_processes_can_open_a_new_file_at_the_same_moment(file: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", OPEN_AND_CREATE, str(file), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(8)
+    ]
+    outputs = [process.communicate("\n", timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8
+    ids = [int(line) for output in outputs for line in output.split()]
+    assert len(ids) == len(set(ids)) == 40
+    with closing(SQLiteStore(file)) as store:
+        assert len(store.list_rows()) == 41
+
+
+AFTER_FORK = """
+import os, sys
+from projects_wsgi import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+store.create("before")
+store.list_rows()
+child = os.fork()
+store.create("child" if child == 0 else "parent")
+assert store.get("before").id == 2
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(sorted(row[1] for row in store.list_rows()))
+store.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("database", ["projects.db", ":memory:"])
+def test_a_store_works_on_both_sides_of_a_fork(tmp_path: Path, database: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", AFTER_FORK, database],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.stderr == ""
+    # A database in memory is the child's own from the fork on.
+    expected = ["before", "child", "default", "parent"] if database != ":memory:" else ["before", "default", "parent"]
+    assert result.stdout.strip() == str(expected)
+
+
+def test_nothing_is_open_until_the_first_call(file: Path) -> None:
+    with closing(SQLiteStore(file)):
+        assert not file.with_name("projects.db-wal").exists()
+
+
+def test_a_file_system_without_wal_is_served_with_a_warning(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # SQLite's "unix-dotfile" file system has no shared memory, and so no write-ahead log.
+    connect_as_is = sqlite3.connect
+
+    def connect_without_wal(path: str, **options: object) -> sqlite3.Connection:
+        return connect_as_is(f"file:{path}?vfs=unix-dotfile", uri=True, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(sqlite3, "connect", connect_without_wal)
+    with caplog.at_level(logging.WARNING), closing(SQLiteStore(file)) as store:
+        assert store.create("agent") == store.get("agent")
+    assert "write-ahead log" in caplog.text
