@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 RUFF_RULES = --isolated --line-length 110 --target-version py39
-RUFF_SELECT = --select A,B,C4,E,F,I,N,PIE,PT,RET,RUF,SIM,UP,W --ignore N818,UP031
+RUFF_SELECT = --select A,B,C4,E,F,I,N,PIE,PT,RET,RUF,SIM,UP,W --ignore N818,RUF001,RUF043,UP031
 
 .DEFAULT_GOAL = help
 
@@ -23,8 +23,8 @@ lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff format $(RUFF_RULES) --check projects_wsgi tests
 
 format: $(VENV)/.dev ## put style and format right
-	$(BIN)/ruff check $(RUFF_RULES) $(RUFF_SELECT) --fix projects_wsgi tests
 	$(BIN)/ruff format $(RUFF_RULES) projects_wsgi tests
+	$(BIN)/ruff check $(RUFF_RULES) $(RUFF_SELECT) --fix projects_wsgi tests
 
 types: $(VENV)/.dev ## check the types
 	$(BIN)/mypy

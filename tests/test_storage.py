@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Callable, TypeVar
 
 import pytest
 
@@ -28,6 +29,8 @@ from projects_wsgi import (
     StoreUnavailable,
     make_app,
 )
+
+Result = TypeVar("Result")
 
 
 def names(store: Store, **parameters: object) -> list[str]:
@@ -53,7 +56,9 @@ def test_projects_are_immutable() -> None:
         Project(1, "x", None).name = "y"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", [" ", "a/b", "nul\x00x", "\x00", "é", "e\u0301", "🚀", "\n", "x" * 5_000, "%"])
+@pytest.mark.parametrize(
+    "name", [" ", "a/b", "nul\x00x", "\x00", "é", "e\u0301", "🚀", "\n", "x" * 5_000, "%"]
+)
 def test_a_name_is_kept_as_it_came(store: Store, name: str) -> None:
     project = store.create(name, name)
     assert store.get(name) == project == Project(project.id, name, name)
@@ -192,16 +197,16 @@ def test_threads_share_a_store(store: Store) -> None:
     assert len(store.list_rows(limit=1000)) == 1 + 8 * 5
 
 
-def in_threads(count: int, work: object) -> list[object]:
+def in_threads(count: int, work: Callable[[int], Result]) -> list[Result]:
     """Run work(number) in threads, all at once; return the results or raise the first error."""
-    results: list[object] = []
+    results: list[Result] = []
     errors: list[BaseException] = []
     barrier = threading.Barrier(count)
 
     def run(number: int) -> None:
         barrier.wait()
         try:
-            results.append(work(number))  # type: ignore[operator]
+            results.append(work(number))
         except BaseException as error:
             errors.append(error)
 
@@ -493,7 +498,11 @@ def test_a_store_works_on_both_sides_of_a_fork(tmp_path: Path, database: str) ->
     )
     assert result.stderr == ""
     # A database in memory is the child's own from the fork on.
-    expected = ["before", "child", "default", "parent"] if database != ":memory:" else ["before", "default", "parent"]
+    expected = (
+        ["before", "child", "default", "parent"]
+        if database != ":memory:"
+        else ["before", "default", "parent"]
+    )
     assert result.stdout.strip() == str(expected)
 
 

@@ -1,0 +1,476 @@
+"""The routes, at the root and under a prefix."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+import webtest
+
+from projects_wsgi import (
+    ProjectsApp,
+    SQLiteStore,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    make_app,
+    wire,
+)
+
+VERSION = ("x-phoenix-server-version", "20.26.1")
+
+DEFAULT = {"name": "default", "description": "Default project", "id": "UHJvamVjdDox"}
+
+
+def create(app: webtest.TestApp, name: str, description: str | None = None) -> dict[str, Any]:
+    project: dict[str, Any] = app.post_json("/v1/projects", {"name": name, "description": description}).json[
+        "data"
+    ]
+    return project
+
+
+def item(identifier: str) -> str:
+    return "/v1/projects/" + quote(identifier, safe="")
+
+
+# What goes well
+
+
+def test_a_project_is_created_read_described_and_deleted(app: webtest.TestApp) -> None:
+    project = create(app, "agent", "first")
+    assert project == {"name": "agent", "description": "first", "id": "UHJvamVjdDoy"}
+    assert app.get(item("agent")).json == app.get(item(project["id"])).json == {"data": project}
+    project["description"] = "second"
+    assert app.put_json(item("agent"), {"description": "second"}).json == {"data": project}
+    assert app.get("/v1/projects").json == {"data": [project, DEFAULT], "next_cursor": None}
+    response = app.delete(item("agent"))
+    assert (response.status_int, response.body) == (204, b"")
+    assert "Content-Type" not in response.headers
+    assert "Content-Length" not in response.headers
+    app.get(item("agent"), status=404)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b",
+        "/",
+        "//",
+        "a/b/",
+        "..",
+        ".",
+        "a?b#c",
+        "nul\x00x",
+        "e\u0301",
+        "🚀 ñ",
+        "+",
+        "%2F",
+        " ",
+        "x" * 5_000,
+    ],
+)
+def test_every_name_is_reachable(app: webtest.TestApp, name: str) -> None:
+    project = create(app, name)
+    assert app.get(item(name)).json["data"] == project
+    assert app.put_json(item(name), {"description": "x"}).json["data"]["name"] == name
+    assert app.delete(item(name)).status_int == 204
+    text = f"Project with name {name} not found"
+    assert app.get(item(name), status=404).text == text
+
+
+def test_pages_follow_each_other_by_cursor(app: webtest.TestApp) -> None:
+    for number in range(7):
+        create(app, f"p{number}")
+    names, query = [], "limit=3"
+    while True:
+        page = app.get(f"/v1/projects?{query}").json
+        names.append([project["name"] for project in page["data"]])
+        if page["next_cursor"] is None:
+            break
+        query = f"limit=3&cursor={quote(page['next_cursor'])}"
+    assert names == [["p6", "p5", "p4"], ["p3", "p2", "p1"], ["p0", "default"]]
+
+
+def test_a_cursor_stays_good_when_its_project_is_deleted(app: webtest.TestApp) -> None:
+    for number in range(4):
+        create(app, f"p{number}")
+    cursor = app.get("/v1/projects?limit=2").json["next_cursor"]
+    app.delete(item("p1"))
+    page = app.get(f"/v1/projects?cursor={quote(cursor)}").json["data"]
+    assert [project["name"] for project in page] == ["p0", "default"]
+
+
+def test_a_limit_beyond_the_largest_page_loses_nothing() -> None:
+    with closing(SQLiteStore(":memory:")) as store:
+        app = webtest.TestApp(make_app(store, max_page_size=2))
+        for name in ("a", "b"):
+            create(app, name)
+        for query in ("", "?limit=3", f"?limit={2**70}"):
+            page = app.get(f"/v1/projects{query}").json
+            assert [project["name"] for project in page["data"]] == ["b", "a"]
+            assert page["next_cursor"] == DEFAULT["id"]
+
+
+def test_other_kinds_are_listed_when_asked_for_and_always_reachable(
+    app: webtest.TestApp, projects_app: ProjectsApp
+) -> None:
+    projects_app.store.create("run", kind="experiment")
+    projects_app.store.create("judge", kind="dataset_evaluator")
+    create(app, "playground")
+
+    def names(query: str) -> list[str]:
+        return [project["name"] for project in app.get(f"/v1/projects?{query}").json["data"]]
+
+    assert names("") == ["playground", "default"]
+    assert names("include_experiment_projects=true") == ["playground", "run", "default"]
+    assert names("include_dataset_evaluator_projects=on") == ["playground", "judge", "default"]
+    both = "include_experiment_projects=Y&include_dataset_evaluator_projects=1"
+    assert names(both) == ["playground", "judge", "run", "default"]
+    assert names(both + "&name_contains=U") == ["playground", "judge", "run", "default"]
+    assert app.put_json(item("run"), {"description": "x"}).json["data"]["description"] == "x"
+    app.delete(item("judge"), status=204)
+
+
+def test_a_raw_utf_8_query_is_read_as_utf_8(projects_app: ProjectsApp) -> None:
+    projects_app.store.create("Café")
+    query = "name_contains=É".encode().decode("latin-1")
+    _, _, body = call(projects_app, "GET", "/v1/projects", QUERY_STRING=query)
+    assert "Café" in body.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body"),
+    [
+        ("/healthz", "text/plain; charset=utf-8", b"OK"),
+        ("/readyz", "application/json", b"{}"),
+        ("/arize_phoenix_version", "text/plain; charset=utf-8", b"20.26.1"),
+    ],
+)
+def test_the_other_routes(app: webtest.TestApp, path: str, content_type: str, body: bytes) -> None:
+    response = app.get(path)
+    assert (response.headers["Content-Type"], response.body) == (content_type, body)
+
+
+def test_the_version_can_be_set() -> None:
+    with closing(SQLiteStore(":memory:")) as store:
+        app = webtest.TestApp(make_app(store, phoenix_version="13.0.5"))
+        response = app.get("/arize_phoenix_version")
+        assert (response.text, response.headers["X-Phoenix-Server-Version"]) == ("13.0.5", "13.0.5")
+        assert app.get("/openapi.json").json["info"]["version"] == "13.0.5"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_page_size": 0},
+        {"max_body_size": 0},
+        {"phoenix_version": "20.26"},
+        {"phoenix_version": "20.26.1\r\nX: y"},
+        {"phoenix_version": "٢.٠.٠"},
+    ],
+)
+def test_options_out_of_their_range_are_refused(options: dict[str, Any]) -> None:
+    (name,) = options
+    with closing(SQLiteStore(":memory:")) as store, pytest.raises(ValueError, match=name):
+        make_app(store, **options)
+
+
+# Paths and methods
+
+
+@pytest.mark.parametrize("path", ["/v1/projects", "/v1/projects/"])
+def test_a_trailing_slash_is_the_collection(app: webtest.TestApp, path: str) -> None:
+    assert app.get(path).json["data"] == [DEFAULT]
+    assert app.post_json(path, {"name": "x"}).json["data"]["name"] == "x"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/", "/v1/project", "/v1/projectsx", "/healthz/", "/V1/projects", "/x"]
+)
+def test_unknown_paths_are_404(app: webtest.TestApp, path: str) -> None:
+    for method in ("GET", "POST", "HEAD", "OPTIONS"):
+        response = app.request(path, method=method, status=404)
+        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert response.text == ("" if method == "HEAD" else "Not Found")
+
+
+ROUTES = {
+    "/v1/projects": "GET, HEAD, POST, OPTIONS",
+    "/v1/projects/": "GET, HEAD, POST, OPTIONS",
+    "/v1/projects/default": "GET, HEAD, PUT, DELETE, OPTIONS",
+    "/v1/projects/a/b": "GET, HEAD, PUT, DELETE, OPTIONS",
+    "/healthz": "GET, HEAD, OPTIONS",
+    "/readyz": "GET, HEAD, OPTIONS",
+    "/arize_phoenix_version": "GET, HEAD, OPTIONS",
+    "/openapi.json": "GET, HEAD, OPTIONS",
+}
+METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_every_path_answers_its_methods_and_names_them(app: webtest.TestApp, path: str) -> None:
+    allow = ROUTES[path]
+    response = app.options(path)
+    assert (response.status_int, response.headers["Allow"], response.body) == (204, allow, b"")
+    for method in METHODS:
+        response = app.request(path, method=method, expect_errors=True)
+        if method in allow:
+            assert response.status_int != 405
+        else:
+            assert (response.status_int, response.text) == (405, "Method Not Allowed")
+            assert response.headers["Allow"] == allow
+
+
+@pytest.mark.parametrize("path", [*ROUTES, "/nowhere", "/v1/projects?limit=x"])
+def test_head_has_the_headers_of_get_and_no_body(app: webtest.TestApp, path: str) -> None:
+    get = app.get(path, expect_errors=True)
+    head = app.head(path, expect_errors=True)
+    assert (head.status, dict(head.headers)) == (get.status, dict(get.headers))
+    assert int(head.headers["Content-Length"]) == len(get.body) > 0
+    assert head.body == b""
+
+
+# Bodies
+
+
+def post(app: webtest.TestApp, body: bytes = b"", status: int | None = None, **environ: Any) -> Any:
+    """Send a POST whose environ says exactly what is given here."""
+    environ = {"wsgi.input": io.BytesIO(body), "CONTENT_TYPE": "application/json", **environ}
+    request = webtest.TestRequest.blank("/v1/projects", environ={"REQUEST_METHOD": "POST", **environ})
+    if "CONTENT_LENGTH" not in environ:
+        request.environ.pop("CONTENT_LENGTH", None)
+    return app.do_request(request, status, status is not None)
+
+
+BODY = b'{"name":"x"}'
+
+
+def test_a_body_that_is_too_large_is_not_read(projects_app: ProjectsApp) -> None:
+    class Unreadable(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise AssertionError("the body was read")
+
+    app = webtest.TestApp(projects_app, lint=False)
+    for length in ("1048577", "9" * 18, "9" * 5_000):
+        unreadable: dict[str, Any] = {"wsgi.input": Unreadable(), "CONTENT_LENGTH": length}
+        response = post(app, status=413, **unreadable)
+        assert response.text == "The body is larger than 1048576 bytes"
+
+
+def test_a_body_of_the_largest_size_is_read(app: webtest.TestApp) -> None:
+    padding = b" " * (1_048_576 - len(BODY))
+    assert (
+        app.post("/v1/projects", BODY + padding, content_type="application/json").json["data"]["name"] == "x"
+    )
+    app.post("/v1/projects", BODY + padding + b" ", content_type="application/json", status=413)
+
+
+@pytest.mark.parametrize("length", ["-1", "+12", " 12", "1_2", "12,12", "0x0c", "twelve", "١٢", "1.0"])
+def test_a_length_that_is_no_number_is_400(projects_app: ProjectsApp, length: str) -> None:
+    app = webtest.TestApp(projects_app, lint=False)
+    assert post(app, BODY, 400, CONTENT_LENGTH=length).text == "Content-Length is not a number"
+
+
+def test_a_body_that_ends_early_is_400_and_creates_nothing(app: webtest.TestApp) -> None:
+    response = post(app, BODY, 400, CONTENT_LENGTH=str(len(BODY) + 1))
+    assert response.text == "The body ended after 12 of 13 bytes"
+    assert app.get("/v1/projects").json["data"] == [DEFAULT]
+
+
+def test_a_body_that_cannot_be_read_is_400(app: webtest.TestApp) -> None:
+    class Broken(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise ConnectionResetError
+
+    broken: dict[str, Any] = {"wsgi.input": Broken(), "CONTENT_LENGTH": "12"}
+    response = post(app, BODY, 400, **broken)
+    assert response.text == "The body could not be read to its end"
+
+
+def test_a_body_in_pieces_is_put_together(app: webtest.TestApp) -> None:
+    class Pieces(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size or 0, 3))
+
+    pieces: dict[str, Any] = {"wsgi.input": Pieces(BODY), "CONTENT_LENGTH": "12"}
+    assert post(app, **pieces).json["data"]["name"] == "x"
+
+
+def test_undone_chunks_are_read_to_their_end(app: webtest.TestApp) -> None:
+    undone: dict[str, Any] = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    assert post(app, BODY, **undone).json["data"]["name"] == "x"
+    assert post(app, b" " * 1_048_577, 413, **undone).text == "The body is larger than 1048576 bytes"
+
+
+def test_chunks_that_the_server_leaves_are_411(app: webtest.TestApp) -> None:
+    response = post(app, b"c\r\n" + BODY + b"\r\n0\r\n\r\n", 411, HTTP_TRANSFER_ENCODING="chunked")
+    assert "Content-Length" in response.text
+
+
+def test_no_body_is_a_missing_body(app: webtest.TestApp) -> None:
+    (error,) = post(app, status=422).json["detail"]
+    assert error == {"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}
+
+
+# Errors of the store
+
+
+class BrokenStore(SQLiteStore):
+    """A store whose every call raises one error."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(":memory:")
+        self.error = error
+
+    def fail(self, *_: Any, **__: Any) -> Any:
+        raise self.error
+
+    list_rows = get = create = update = delete = ping = fail
+
+
+@pytest.fixture(
+    params=[
+        (StoreBusy("held by p17"), 503, "The database is busy"),
+        (StoreFull("at /secret"), 507, "The database is full"),
+        (StoreUnavailable("at /secret"), 503, "The database does not answer"),
+    ],
+    ids=["busy", "full", "unavailable"],
+)
+def failing(request: pytest.FixtureRequest) -> Iterator[tuple[webtest.TestApp, StoreError, int, str]]:
+    error, status, text = request.param
+    with closing(BrokenStore(error)) as store:
+        yield webtest.TestApp(make_app(store)), error, status, text
+
+
+REQUESTS: list[tuple[str, str, bytes]] = [
+    ("GET", "/v1/projects", b""),
+    ("POST", "/v1/projects", BODY),
+    ("GET", "/v1/projects/x", b""),
+    ("PUT", "/v1/projects/x", b'{"description":"y"}'),
+    ("DELETE", "/v1/projects/x", b""),
+    ("GET", "/readyz", b""),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+def test_a_store_that_fails_is_told_to_the_client_and_explained_to_the_log(
+    failing: tuple[webtest.TestApp, StoreError, int, str],
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    path: str,
+    body: bytes,
+) -> None:
+    app, error, status, text = failing
+    headers = {"Content-Type": "application/json"}
+    response = app.request(path, method=method, body=body, headers=headers, status=status)
+    assert response.text.startswith(text)
+    assert str(error) not in response.text
+    assert ("Retry-After" in response.headers) == isinstance(error, StoreBusy)
+    assert str(error) in caplog.text
+    assert app.get("/healthz").text == "OK"
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+def test_an_unforeseen_error_is_a_bare_500_and_a_traceback_in_the_log(
+    caplog: pytest.LogCaptureFixture, method: str, path: str, body: bytes
+) -> None:
+    with closing(BrokenStore(ZeroDivisionError("secret"))) as store:
+        app = webtest.TestApp(make_app(store))
+        headers = {"Content-Type": "application/json"}
+        with caplog.at_level(logging.ERROR, "projects_wsgi"):
+            response = app.request(path, method=method, body=body, headers=headers, status=500)
+        assert response.text == "Internal Server Error"
+        assert "ZeroDivisionError: secret" in caplog.text
+        assert f"'{method}' '{path}'" in caplog.text
+
+
+# WSGI
+
+
+def exchanges() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every route with every method, and a request for each status that an answer can have."""
+    for path in [*ROUTES, "/nowhere", "//v1/projects"]:
+        for method in METHODS:
+            yield method, path, {}
+    json = {"CONTENT_TYPE": "application/json"}
+    yield "POST", "/v1/projects", {"body": BODY, **json}  # 200
+    yield "POST", "/v1/projects", {"body": BODY, **json}  # 409
+    yield "PUT", "/v1/projects/x", {"body": b'{"description":"y"}', **json}
+    yield "DELETE", "/v1/projects/x", {}  # 204
+    yield "DELETE", "/v1/projects/default", {}  # 403
+    yield "POST", "/v1/projects", {"body": b"\xff", **json}  # 400
+    yield "POST", "/v1/projects", {"body": b"{", **json}  # 422
+    yield "POST", "/v1/projects", {"body": b" " * 1_048_577, **json}  # 413
+    yield "POST", "/v1/projects", {"HTTP_TRANSFER_ENCODING": "chunked", **json}  # 411
+    yield "GET", "/v1/projects", {"QUERY_STRING": "cursor=bad"}  # 422
+
+
+@pytest.mark.parametrize("prefix", ["", "/phoenix"])
+def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) -> None:
+    statuses = set()
+    with closing(BrokenStore(StoreFull())) as full, closing(BrokenStore(KeyError())) as broken:
+        cases = [(projects_app, exchange) for exchange in exchanges()]
+        cases += [(make_app(store), ("GET", "/readyz", {})) for store in (full, broken)]
+        for application, (method, path, extra) in cases:
+            status, headers, body = call(application, method, path, prefix, **extra)
+            statuses.add(status)
+            assert headers.count(VERSION) == 1
+            named = {name.lower(): value for name, value in headers}
+            assert len(named) == len(headers)
+            if status == 204:
+                assert "content-type" not in named
+                assert "content-length" not in named
+            elif method != "HEAD":
+                assert named["content-length"] == str(len(body))
+                assert named["content-type"] in (wire.JSON, wire.TEXT)
+            assert status < 300 or status >= 400
+    assert statuses == {200, 204, 400, 403, 404, 405, 409, 411, 413, 422, 500, 507}
+
+
+def call(
+    application: Any, method: str, path: str, prefix: str = "", body: bytes = b"", **environ: Any
+) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Call a WSGI application, with wsgiref's validator between it and us."""
+    environ = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": prefix,
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "wsgi.input": io.BytesIO(body),
+        **environ,
+    }
+    if body:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    setup_testing_defaults(environ)
+    started: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        started.append((int(status[:3]), headers))
+        return lambda _: None
+
+    result: Any = validator(application)(environ, start_response)
+    with closing(result):
+        content = b"".join(result)
+    ((status, headers),) = started
+    return status, headers, content
+
+
+@pytest.mark.parametrize("slashes", ["//", "///", "////////"])
+@pytest.mark.parametrize("rest", ["v1/projects/default", "healthz"])
+def test_repeated_slashes_at_the_start_count_as_one(
+    projects_app: ProjectsApp, slashes: str, rest: str
+) -> None:
+    assert call(projects_app, "GET", slashes + rest)[0] == 200
+
+
+def test_no_answer_holds_an_absolute_url(app: webtest.TestApp) -> None:
+    for path in ROUTES:
+        assert "http://" not in app.get(path, expect_errors=True).text

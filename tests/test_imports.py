@@ -1,0 +1,114 @@
+"""Imports run one way, and need nothing but the standard library."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "projects_wsgi"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Module: the modules of the package that it may import.
+ALLOWED: dict[str, set[str]] = {
+    "model": set(),
+    "wire": {"model"},
+    "wsgi": set(),
+    "router": {"wsgi"},
+    "openapi": {"wire"},
+    "storage": {"model", "storage.sqlite"},
+    "storage.sqlite": {"model", "storage"},
+    "app": {"model", "openapi", "router", "storage", "wire", "wsgi"},
+    "server": {"wsgi"},
+    "": {"app", "model", "storage", "storage.sqlite", "wire"},
+    "cli": {"", "model", "server"},
+    "__main__": {"cli"},
+}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports(file: Path) -> Iterator[ast.Import | ast.ImportFrom]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+
+
+def imported_from_the_package(file: Path) -> set[str]:
+    here = file.relative_to(PACKAGE).parent.parts
+    found = set()
+    for node in imports(file):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
+            module = ".".join(part for part in base if part)
+            submodules = {f"{module}.{alias.name}".strip(".") for alias in node.names} & set(ALLOWED)
+            found |= submodules or {module}
+    return found
+
+
+@pytest.mark.parametrize("file", MODULES, ids=module_name)
+def test_every_module_imports_only_what_it_may(file: Path) -> None:
+    assert imported_from_the_package(file) <= ALLOWED[module_name(file)]
+
+
+@pytest.mark.parametrize("file", MODULES, ids=module_name)
+def test_every_other_import_is_of_the_standard_library(file: Path) -> None:
+    for node in imports(file):
+        if isinstance(node, ast.ImportFrom):
+            names = [] if node.level else [node.module or ""]
+        else:
+            names = [alias.name for alias in node.names]
+        for name in names:
+            assert is_in_the_standard_library(name.partition(".")[0]), f"{file}: {name}"
+
+
+def is_in_the_standard_library(name: str) -> bool:
+    if sys.version_info >= (3, 10):
+        return name in sys.stdlib_module_names
+    module = __import__(name)
+    return "site-packages" not in (getattr(module, "__file__", None) or "")
+
+
+def test_the_layers_do_not_speak_each_others_languages() -> None:
+    sources = {module_name(file): file.read_text(encoding="utf-8") for file in MODULES}
+    for module in ("wsgi", "router"):
+        assert "phoenix" not in sources[module].lower()
+    for word in ("SELECT", "sqlite"):
+        assert word not in sources["wire"]
+        assert word not in sources["app"]
+    for module in ("storage", "storage.sqlite"):
+        assert not {"json", "base64", "binascii", "http"} & {
+            alias.name
+            for file in MODULES
+            if module_name(file) == module
+            for node in imports(file)
+            for alias in node.names
+        }
+
+
+def test_importing_reads_no_environment_and_touches_no_file(tmp_path: Path) -> None:
+    # A hook sees every access that Python audits; imports themselves open files to read them.
+    program = """
+import sys
+seen = []
+def hook(event, arguments):
+    is_writing = event == "open" and arguments[1] not in ("r", "rb", None)
+    if is_writing or event in ("sqlite3.connect", "socket.bind", "os.putenv"):
+        seen.append((event, arguments))
+import os
+os.environ = None
+sys.addaudithook(hook)
+import projects_wsgi
+print(seen)
+"""
+    result = subprocess.run(
+        [sys.executable, "-B", "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60
+    )
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")

@@ -1,0 +1,429 @@
+"""The bundled server, over real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from wsgiref.validate import validator
+
+import pytest
+
+from projects_wsgi import ProjectsApp
+from projects_wsgi import server as bundled
+from projects_wsgi.server import Server
+
+TIMEOUT = 0.5
+
+
+@contextlib.contextmanager
+def serving(application: Any, **options: Any) -> Iterator[Server]:
+    """Serve an application in this process."""
+    with Server("127.0.0.1", 0, application, **options) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def server(projects_app: ProjectsApp) -> Iterator[Server]:
+    # The validator stands between server and application, and so checks the server.
+    with serving(validator(projects_app), timeout=TIMEOUT) as server:
+        yield server
+
+
+class Client:
+    """A connection that says exactly what it is told to."""
+
+    def __init__(self, server: Server) -> None:
+        self.socket = socket.create_connection((server.host, server.port), timeout=10)
+        self.file = self.socket.makefile("rb")
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def receive(self, *, is_head: bool = False) -> tuple[int, dict[str, str], bytes]:
+        """Read one answer; (0, {}, b"") stands for a closed connection."""
+        try:
+            line = self.file.readline()
+        except ConnectionResetError:
+            line = b""
+        if not line:
+            return 0, {}, b""
+        headers = {}
+        while (header := self.file.readline()) != b"\r\n":
+            name, value = header.decode("latin-1").rstrip("\r\n").split(": ", 1)
+            assert name.lower() not in headers
+            headers[name.lower()] = value
+        length = 0 if is_head else int(headers.get("content-length", 0))
+        return int(line.split()[1]), headers, self.file.read(length)
+
+    def ask(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
+        self.send(data)
+        return self.receive()
+
+    def is_closed(self) -> bool:
+        return self.receive()[0] == 0
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with contextlib.closing(Client(server)) as client:
+        yield client
+
+
+def get(path: str = "/healthz", *headers: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode("latin-1")
+
+
+def post(body: bytes, *headers: str) -> bytes:
+    lines = ["POST /v1/projects HTTP/1.1", "Host: x", "Content-Type: application/json", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+BODY = b'{"name":"x"}'
+
+
+def test_a_connection_serves_one_request_after_the_other(client: Client) -> None:
+    for _ in range(3):
+        status, headers, body = client.ask(get())
+        assert (status, body) == (200, b"OK")
+        assert "connection" not in headers
+        assert headers["server"] == "projects_wsgi"
+        assert "date" in headers
+
+
+def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
+    length = f"Content-Length: {len(BODY)}"
+    client.send(get("/v1/projects/x") + post(BODY, length) + get("/v1/projects/x") + get("/nowhere"))
+    assert [client.receive()[0] for _ in range(4)] == [404, 200, 200, 404]
+
+
+def test_a_204_has_neither_body_nor_length(client: Client) -> None:
+    status, headers, _ = client.ask(b"OPTIONS /v1/projects HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status == 204
+    assert "content-length" not in headers
+    assert client.ask(get())[0] == 200
+
+
+def test_a_head_has_the_length_and_no_body(client: Client) -> None:
+    client.send(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    status, headers, _ = client.receive(is_head=True)
+    assert (status, headers["content-length"]) == (200, "2")
+    assert client.ask(get())[0] == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        get("/healthz", "Connection: close"),
+        get("/healthz", "Connection: TE, Close"),
+        b"GET /healthz HTTP/1.0\r\n\r\n",
+    ],
+)
+def test_a_connection_ends_when_the_client_wants_it(client: Client, request_: bytes) -> None:
+    status, headers, body = client.ask(request_)
+    assert (status, headers["connection"], body) == (200, "close", b"OK")
+    assert client.is_closed()
+
+
+def test_bytes_of_a_path_reach_the_application_as_they_are(client: Client) -> None:
+    for path in ("/v1/projects/%C3%A9", "/v1/projects/é".encode().decode("latin-1")):
+        assert client.ask(get(path))[2] == "Project with name é not found".encode()
+    assert client.ask(get("/v1/projects/a%00%2Fb%25"))[2] == b"Project with name a\x00/b% not found"
+    assert client.ask(get("/v1/projects/%ff%zz"))[2] == "Project with name \ufffd%zz not found".encode()
+
+
+@pytest.mark.parametrize(
+    "target", ["http://x/healthz", "HTTPS://x:1/healthz?a=b", "//healthz", "/healthz?", "/healthz?/?"]
+)
+def test_absolute_targets_and_queries_are_understood(client: Client, target: str) -> None:
+    assert client.ask(get(target))[::2] == (200, b"OK")
+
+
+def test_an_absolute_target_without_a_path_is_the_root(client: Client) -> None:
+    assert client.ask(get("http://x"))[0] == 404
+    assert client.ask(get("http://x?limit=1"))[0] == 404
+
+
+# Bodies
+
+
+def test_chunks_are_undone(client: Client) -> None:
+    chunks = b"5;name=value\r\n" + BODY[:5] + b"\r\n7 \r\n" + BODY[5:] + b"\r\n0\r\nTrailer: x\r\n\r\n"
+    status, _, body = client.ask(post(chunks, "Transfer-Encoding: Chunked"))
+    assert (status, json.loads(body)["data"]["name"]) == (200, "x")
+    assert client.ask(get())[0] == 200
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"x\r\n",
+        b"-1\r\n",
+        b"\r\n",
+        b"0x5\r\n",
+        b"5\r\nabcdefg\r\n0\r\n\r\n",
+        b"f" * 16 + b"\r\n",
+        b"5 5\r\n",
+        b"5\rabcde",
+    ],
+)
+def test_malformed_chunks_end_the_request_and_the_connection(client: Client, chunks: bytes) -> None:
+    status, headers, body = client.ask(post(chunks + b"\r\n" + get(), "Transfer-Encoding: chunked"))
+    assert (status, headers["connection"]) == (400, "close")
+    assert body == b"The body could not be read to its end"
+    assert client.is_closed()
+
+
+def test_too_large_a_body_is_refused_unread_chunked_or_not(client: Client, server: Server) -> None:
+    status, headers, _ = client.ask(post(b"", "Content-Length: 1048577"))
+    assert (status, headers["connection"]) == (413, "close")
+    with contextlib.closing(Client(server)) as other:
+        chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+        with contextlib.suppress(ConnectionError):
+            other.send(post(chunk * 17, "Transfer-Encoding: chunked"))
+        assert other.receive()[0] == 413
+
+
+def test_a_large_body_that_was_refused_does_not_cost_the_client_its_answer(client: Client) -> None:
+    with contextlib.suppress(ConnectionError):
+        client.send(post(b" " * 3_000_000, "Content-Length: 3000000"))
+    assert client.receive()[0] == 413
+
+
+def test_a_small_body_that_nobody_reads_is_skipped(client: Client) -> None:
+    unread = b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"G" * 1000
+    for _ in range(2):
+        status, headers, _ = client.ask(unread)
+        assert status == 200
+        assert "connection" not in headers
+
+
+def test_a_large_body_that_nobody_reads_ends_the_connection(client: Client) -> None:
+    status, headers, _ = client.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+    assert (status, headers["connection"]) == (200, "close")
+
+
+def test_100_continue_is_sent_when_the_body_is_wanted(client: Client) -> None:
+    client.send(post(b"", "Expect: 100-Continue", f"Content-Length: {len(BODY)}"))
+    assert client.file.readline() == b"HTTP/1.1 100 Continue\r\n"
+    assert client.file.readline() == b"\r\n"
+    assert client.ask(BODY)[0] == 200
+    assert client.ask(get())[0] == 200
+
+
+def test_100_continue_is_not_sent_when_the_body_is_not_wanted(client: Client) -> None:
+    status, headers, _ = client.ask(post(b"", "Expect: 100-continue", "Content-Length: 2000000"))
+    assert (status, headers["connection"]) == (413, "close")
+    assert client.is_closed()
+
+
+def test_a_body_that_is_cut_off_creates_nothing(server: Server, projects_app: ProjectsApp) -> None:
+    with contextlib.closing(Client(server)) as client:
+        client.send(post(BODY[:-1], "Content-Length: 12"))
+        client.socket.shutdown(socket.SHUT_WR)
+        assert client.receive()[0] == 400
+    assert [row[1] for row in projects_app.store.list_rows()] == ["default"]
+
+
+# What is refused
+
+BAD_REQUESTS = {
+    "not HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
+    "words": b"hello there\r\n\r\n",
+    "HTTP/0.9": b"GET /healthz\r\n\r\n",
+    "a blank in the target": b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+    "NUL in the target": b"GET /a\x00b HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an authority as the target": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an asterisk as the target": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    "another scheme": b"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a query as the target": b"GET ?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "two hosts": get("/healthz", "Host: y"),
+    "a folded header": get("/healthz", "A: b", " c"),
+    "a header without a colon": get("/healthz", "nonsense"),
+    "a blank before the colon": get("/healthz", "Content-Length : 5"),
+    "a header without a name": get("/healthz", ": x"),
+    "NUL in a header": get("/healthz", "A: b\x00c"),
+    "a lone CR in a header": get("/healthz", "A: b\rContent-Length: 5"),
+    "a negative length": post(BODY, "Content-Length: -1"),
+    "a signed length": post(BODY, "Content-Length: +12"),
+    "a hexadecimal length": post(BODY, "Content-Length: 0xc"),
+    "a listed length": post(BODY, "Content-Length: 12, 12"),
+    "an empty length": post(BODY, "Content-Length:"),
+    "two lengths": post(BODY, "Content-Length: 12", "Content-Length: 12"),
+    "a huge length": post(BODY, "Content-Length: " + "9" * 19),
+    "length and chunks": post(b"0\r\n\r\n", "Content-Length: 5", "Transfer-Encoding: chunked"),
+    "two codings": post(b"0\r\n\r\n", "Transfer-Encoding: chunked", "Transfer-Encoding: identity"),
+    "chunks in HTTP/1.0": b"POST /v1/projects HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
+def test_what_is_ambiguous_is_400_and_nothing_after_it_is_read(client: Client, request_: bytes) -> None:
+    status, headers, body = client.ask(request_ + get())
+    assert (status, headers["connection"]) == (400, "close")
+    assert body
+    assert client.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /healthz HTTP/2.0\r\n\r\n", 505),
+        (b"GET /healthz HTTP/9.9\r\n\r\n", 505),
+        (post(b"", "Transfer-Encoding: gzip, chunked"), 501),
+        (get("/" + "x" * 70_000), 414),
+        (get("/healthz", "A: " + "x" * 70_000), 431),
+        (get("/healthz", *[f"A{number}: x" for number in range(101)]), 431),
+        (get("/healthz", *["A: " + "x" * 1000] * 70), 431),
+    ],
+)
+def test_what_goes_too_far_has_its_status(client: Client, request_: bytes, status: int) -> None:
+    with contextlib.suppress(ConnectionError):
+        client.send(request_)
+    assert client.receive()[0] == status
+    assert client.is_closed()
+
+
+def test_headers_with_an_underscore_are_ignored(client: Client) -> None:
+    assert client.ask(get("/healthz", "Content_Length: 5", "Transfer_Encoding: chunked"))[0] == 200
+    assert client.ask(get())[0] == 200
+
+
+def test_an_empty_line_before_a_request_is_ignored(client: Client) -> None:
+    assert client.ask(b"\r\n" + get())[0] == 200
+    assert client.ask(b"\r\n\r\n" + get())[0] == 400
+
+
+# Time
+
+
+def test_an_idle_connection_is_closed_without_a_word(client: Client) -> None:
+    began = time.monotonic()
+    assert client.is_closed()
+    assert time.monotonic() - began > TIMEOUT / 2
+
+
+def test_a_request_that_dribbles_in_is_408(client: Client) -> None:
+    with contextlib.suppress(ConnectionError):
+        for byte in get("/healthz", "A: " + "x" * 100):
+            client.send(bytes([byte]))
+            time.sleep(TIMEOUT / 20)
+    assert client.receive()[0] == 408
+
+
+def test_a_body_that_dribbles_in_is_given_up(client: Client) -> None:
+    began = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        client.send(post(b"", "Content-Length: 1000"))
+        for _ in range(30):
+            client.send(b" ")
+            time.sleep(TIMEOUT / 20)
+    assert client.receive()[0] == 400
+    assert time.monotonic() - began < 10
+
+
+def test_stalled_connections_do_not_hold_up_others(projects_app: ProjectsApp) -> None:
+    with serving(projects_app, timeout=30) as server:
+        stalled = [Client(server) for _ in range(100)]
+        for client in stalled:
+            client.send(b"GET /healthz HTTP/1.1\r\nHo")
+        with contextlib.closing(Client(server)) as client:
+            assert client.ask(get())[0] == 200
+        for client in stalled:
+            client.close()
+
+
+def test_connections_beyond_the_bound_wait_for_their_turn(projects_app: ProjectsApp) -> None:
+    with serving(projects_app, timeout=30, max_connections=2) as server:
+        first, second, third = (Client(server) for _ in range(3))
+        assert first.ask(get())[0] == second.ask(get())[0] == 200
+        third.send(get())
+        third.socket.settimeout(0.2)
+        with pytest.raises(socket.timeout):
+            third.socket.recv(1, socket.MSG_PEEK)
+        first.close()
+        third.socket.settimeout(10)
+        assert third.receive()[0] == 200
+        second.close()
+        third.close()
+
+
+def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projects_app: ProjectsApp) -> None:
+    is_called, may_answer = threading.Event(), threading.Event()
+
+    def slow(environ: Any, start_response: Any) -> Any:
+        is_called.set()
+        may_answer.wait(10)
+        return projects_app(environ, start_response)
+
+    with serving(slow, timeout=30) as server:
+        idle, busy = Client(server), Client(server)
+        busy.send(get())
+        assert is_called.wait(10)
+        threading.Timer(0.3, may_answer.set).start()
+        began = time.monotonic()
+    assert 0.1 < time.monotonic() - began < bundled.GRACE_SECONDS
+    assert idle.is_closed()
+    assert busy.receive()[0] == 200
+    assert threading.active_count() == 1
+    idle.close()
+    busy.close()
+
+
+# Failures
+
+
+def test_an_application_that_raises_is_a_500_and_a_traceback_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(environ: Any, start_response: Any) -> Any:
+        raise ZeroDivisionError("secret")
+
+    with serving(broken) as server, contextlib.closing(Client(server)) as client:
+        with caplog.at_level(logging.ERROR):
+            status, _, body = client.ask(get())
+        assert status == 500
+        assert b"secret" not in body
+        assert "ZeroDivisionError: secret" in caplog.text
+        assert client.ask(get())[0] == 500
+
+
+def test_a_request_is_logged_in_one_line_with_nothing_that_could_fake_another(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "projects_wsgi.server"):
+        client.ask(get("/healthz?\x9b\xe9'"))
+        client.ask(b"rubbish \x1b[31m\r\n\r\n")
+        assert client.is_closed()
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [
+        '127.0.0.1 "GET /healthz?\\x9b\\xe9\' HTTP/1.1" 200 2',
+        "127.0.0.1 'rubbish \\x1b[31m' 400 27",
+    ]
+
+
+def test_a_client_that_goes_away_leaves_no_trace(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    for data in (b"", b"GET", get(), post(b"", "Content-Length: 5")):
+        client = Client(server)
+        client.send(data)
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        client.close()
+    with contextlib.closing(Client(server)) as client:
+        assert client.ask(get())[0] == 200
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []

@@ -1,0 +1,368 @@
+"""The wire's spellings, held to their definitions over wild input."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from projects_wsgi import ProjectKind, wire
+
+# All that a store can hold: any text but lone surrogates.
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+rows = st.tuples(st.integers(1, 2**63 - 1), texts, st.none() | texts)
+
+
+def compact(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def as_dict(row: tuple[int, str, str | None]) -> dict[str, Any]:
+    project_id, name, description = row
+    return {
+        "name": name,
+        "description": description,
+        "id": base64.b64encode(f"Project:{project_id}".encode()).decode(),
+    }
+
+
+@given(rows)
+@example((1, '\x00\x1f\x7f\u2028\u2029\ufeff\\"/</script>🚀', "\ud7ff\ue000\U0010ffff"))
+def test_a_project_is_what_json_dumps_makes_of_it(row: tuple[int, str, str | None]) -> None:
+    assert wire.render_project(row) == compact({"data": as_dict(row)})
+
+
+@given(st.lists(rows, max_size=6), st.integers(1, 6))
+def test_a_page_is_what_json_dumps_makes_of_it(page: list[tuple[int, str, str | None]], limit: int) -> None:
+    page = page[: limit + 1]
+    expected = {
+        "data": [as_dict(row) for row in page[:limit]],
+        "next_cursor": as_dict(page[limit])["id"] if len(page) > limit else None,
+    }
+    assert wire.render_page(page, limit) == compact(expected)
+
+
+# Ids and cursors
+
+
+@given(st.integers())
+def test_an_id_is_the_base64_of_project_and_integer_and_reads_back(number: int) -> None:
+    rendered = wire.render_id(number)
+    assert base64.b64decode(rendered, validate=True) == f"Project:{number}".encode()
+    assert wire.parse_identifier(rendered) == number
+    assert wire.parse_cursor(rendered) == number
+
+
+def test_the_first_id_is_the_one_that_everybody_knows() -> None:
+    assert wire.render_id(1) == "UHJvamVjdDox"
+
+
+@given(texts.filter(lambda text: text != "Project" and ":" not in text), st.integers())
+def test_a_cursor_may_be_of_any_type_an_id_only_of_project(type_name: str, number: int) -> None:
+    encoded = base64.b64encode(f"{type_name}:{number}".encode()).decode()
+    assert wire.parse_cursor(encoded) == number
+    assert wire.parse_identifier(encoded) == encoded
+
+
+@given(texts.filter(bool) | st.binary(min_size=1).map(lambda raw: base64.b64encode(raw).decode()))
+def test_what_does_not_decode_is_a_name_and_no_cursor(text: str) -> None:
+    try:
+        type_name, number = base64.b64decode(text.encode()).decode().split(":", 1)
+        expected = int(number)
+    except ValueError:
+        assert wire.parse_identifier(text) == text
+        with pytest.raises(wire.WireError) as caught:
+            wire.parse_cursor(text)
+        assert caught.value.status == 422
+        assert caught.value.body == f"Invalid cursor format: {text}".encode()
+    else:
+        assert wire.parse_cursor(text) == expected
+        assert wire.parse_identifier(text) == (expected if type_name == "Project" else text)
+
+
+# Read off a running Phoenix 20.26.1: it decodes leniently.
+@pytest.mark.parametrize(
+    "text",
+    [
+        "UHJvamVjdDox!",
+        "UHJv amVjdDox",
+        "UHJvamVjdDox====",
+        "=UHJvamVjdDox",
+        "项UHJvamVjdDox",
+        "UHJvamVjdDorMQ==",
+    ],
+)
+def test_other_characters_in_an_id_are_skipped(text: str) -> None:
+    assert wire.parse_identifier(text) == 1
+
+
+def test_an_empty_cursor_is_none() -> None:
+    assert wire.parse_cursor("") is None
+
+
+# Integers and booleans
+
+
+def errors_of(query: str) -> list[dict[str, Any]]:
+    with pytest.raises(wire.WireError) as caught:
+        wire.parse_page_parameters(query, 1_000)
+    assert (caught.value.status, caught.value.content_type) == (422, "application/json")
+    detail: list[dict[str, Any]] = json.loads(caught.value.body)["detail"]
+    return detail
+
+
+def quoted(text: str) -> str:
+    return "".join(f"%{byte:02x}" for byte in text.encode())
+
+
+blanks = st.text(" \t\n\r\x0b\x0c\x85\xa0\u1680\u2003\u2028\u3000", max_size=3)
+underscored = st.lists(st.text("0123456789", min_size=1, max_size=4), min_size=1).map("_".join)
+
+
+@given(blanks, st.sampled_from(["", "+", "-"]), underscored, st.sampled_from(["", ".0", ".00"]), blanks)
+@example("", "", "9" * 5_000, "", "")
+@example("", "+", "0_" * 3_000 + "7", ".0", "")
+def test_integers_may_have_blanks_a_sign_underscores_and_a_zero_fraction(
+    before: str, sign: str, digits: str, fraction: str, after: str
+) -> None:
+    text = before + sign + digits + fraction + after
+    significant = digits.replace("_", "").lstrip("0")
+    if significant and sign != "-":
+        expected = min(int(significant[:30]), 1_000)
+        assert wire.parse_page_parameters(f"limit={quoted(text)}", 1_000).limit == expected
+    else:
+        (error,) = errors_of(f"limit={quoted(text)}")
+        assert error == {
+            "type": "greater_than",
+            "loc": ["query", "limit"],
+            "msg": "Input should be greater than 0",
+            "input": text,
+            "ctx": {"gt": 0},
+        }
+
+
+@given(st.text("0123_+-. eExX\t٣", max_size=6) | texts)
+@example("1.5")
+@example("1e2")
+@example("0x10")
+@example("1__0")
+@example("_1")
+@example("1_")
+@example("1.")
+@example(".5")
+@example("٣")
+@example("1\x1c")
+@example("- 1")
+def test_nothing_else_is_an_integer(text: str) -> None:
+    stripped = text.strip(
+        "".join(c for c in map(chr, range(0x3001)) if c.isspace() and c not in "\x1c\x1d\x1e\x1f")
+    )
+    is_integer = re.fullmatch(r"[+-]?[0-9]+(_[0-9]+)*(\.0+)?", stripped)
+    if is_integer is None:
+        (error,) = errors_of(f"limit={quoted(text)}")
+        assert (error["type"], error["input"]) == ("int_parsing", text)
+
+
+TRUE, FALSE = {"1", "on", "t", "true", "y", "yes"}, {"0", "off", "f", "false", "n", "no"}
+
+
+@given(
+    st.sampled_from(sorted(TRUE | FALSE)).flatmap(
+        lambda word: st.sampled_from([word, word.upper(), word.title()])
+    )
+)
+def test_booleans_are_twelve_words_in_any_case(word: str) -> None:
+    kinds = wire.parse_page_parameters(f"include_experiment_projects={word}", 1_000).kinds
+    assert (ProjectKind.EXPERIMENT in kinds) == (word.lower() in TRUE)
+    assert ProjectKind.STANDARD in kinds
+    assert ProjectKind.DATASET_EVALUATOR not in kinds
+
+
+@given(
+    (texts | st.sampled_from([" true", "true ", "01", "1.0", "2", "-1", "null"])).filter(
+        lambda text: text.lower() not in TRUE | FALSE
+    )
+)
+def test_nothing_else_is_a_boolean(text: str) -> None:
+    (error,) = errors_of(f"include_dataset_evaluator_projects={quoted(text)}")
+    assert error == {
+        "type": "bool_parsing",
+        "loc": ["query", "include_dataset_evaluator_projects"],
+        "msg": "Input should be a valid boolean, unable to interpret input",
+        "input": text,
+    }
+
+
+def test_a_page_without_a_query_is_the_first_hundred_or_the_largest() -> None:
+    standard = frozenset([ProjectKind.STANDARD])
+    assert wire.parse_page_parameters("", 1_000) == (None, 100, "", standard)
+    assert wire.parse_page_parameters("", 50) == (None, 50, "", standard)
+    assert wire.parse_page_parameters("limit=51", 50).limit == 50
+
+
+# Bodies
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(json_values)
+@example("\ud800")
+@example({"\udfff": ["\ud83d\ud83d\ude00"]})
+def test_what_came_goes_back_as_the_input_of_the_error(value: Any) -> None:
+    body = json.dumps({"name": [value]}).encode()
+    with pytest.raises(wire.WireError) as caught:
+        wire.parse_create(body, "application/json")
+    (error,) = json.loads(caught.value.body)["detail"]
+    assert json.dumps(error["input"]) == json.dumps(json.loads(body)["name"])
+    assert (error["type"], error["loc"]) == ("string_type", ["body", "name"])
+
+
+@given(texts.filter(bool), st.none() | texts)
+def test_a_good_body_gives_its_name_and_description(name: str, description: str | None) -> None:
+    body = json.dumps({"name": name, "description": description}).encode()
+    if isinstance(wire.parse_identifier(name), int):
+        return
+    assert wire.parse_create(body, "application/json") == (name, description)
+    assert wire.parse_create(b"\xef\xbb\xbf" + body, "APPLICATION/vnd.x+JSON; a=b") == (name, description)
+    assert wire.parse_update(body, "application/json") == description
+
+
+def refusal(body: bytes, content_type: str = "application/json") -> tuple[int, Any]:
+    with pytest.raises(wire.WireError) as caught:
+        wire.parse_create(body, content_type)
+    error = caught.value
+    return error.status, json.loads(error.body) if error.content_type == wire.JSON else error.body.decode()
+
+
+UNREADABLE = (400, "There was an error parsing the body")
+
+
+# Messages and positions are those of Phoenix's Python; newer ones word some differently.
+@pytest.mark.parametrize(
+    ("body", "position", "message"),
+    [
+        ("{bad", 1, "Expecting property name enclosed in double quotes"),
+        ('{"a":1,}', 7, "Expecting property name enclosed in double quotes"),
+        ('{"a":1 , \n}', 10, "Expecting property name enclosed in double quotes"),
+        ("[1,]", 3, "Expecting value"),
+        ("[1 ,\t ]", 6, "Expecting value"),
+        ("[1,", 3, "Expecting value"),
+        ("{,}", 1, "Expecting property name enclosed in double quotes"),
+        ('"a', 0, "Unterminated string starting at"),
+        ('"a\nb"', 2, "Invalid control character at"),
+        ('"\\x"', 1, "Invalid \\escape"),
+        ('"\\u12"', 2, "Invalid \\uXXXX escape"),
+        ('{"a" 1}', 5, "Expecting ':' delimiter"),
+        ("[1 2]", 3, "Expecting ',' delimiter"),
+        ("{} x", 3, "Extra data"),
+        (" ", 1, "Expecting value"),
+        ("-", 0, "Expecting value"),
+        ("\ufeff\ufeff{}", 0, "Expecting value"),
+        ('{"name":"é",}', 12, "Expecting property name enclosed in double quotes"),
+        ('{"name":NaN}', 8, "Expecting a finite number"),
+        ('{"name":"NaN \\" 1e999","x":[1.5,-Infinity]}', 32, "Expecting a finite number"),
+        ('{"x":1e5,"name":1E+999}', 16, "Expecting a finite number"),
+        ('{"x":' + "9" * 400 + ',"y":-1.5e999}', 410, "Expecting a finite number"),
+        ("\n NaN", 2, "Expecting a finite number"),
+    ],
+)
+def test_what_is_not_json_says_where_and_why(body: str, position: int, message: str) -> None:
+    assert refusal(body.encode()) == (
+        422,
+        {
+            "detail": [
+                {
+                    "type": "json_invalid",
+                    "loc": ["body", position],
+                    "msg": "JSON decode error",
+                    "input": {},
+                    "ctx": {"error": message},
+                }
+            ]
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name":"\xff"}',
+        b'{"name":"\xed\xa0\x80"}',  # a surrogate in what would be UTF-8
+        '{"name":"x"}'.encode("utf-16"),
+        b'{"name":' + b"[" * 901 + b"]" * 901 + b"}",
+        b'{"name":"x","y":' + b'{"a":' * 5_000 + b"1" + b"}" * 5_000 + b"}",
+        b"[" * 100_000,
+        b'{"name":' + b"9" * 5_000 + b"}",
+    ],
+)
+def test_what_cannot_be_decoded_is_400(body: bytes) -> None:
+    assert refusal(body) == UNREADABLE
+
+
+def test_deep_but_not_too_deep_is_decoded() -> None:
+    deep = "[" * 890 + "]" * 890
+    assert wire.parse_create(f'{{"name":"x","y":{deep}}}'.encode(), wire.JSON) == ("x", None)
+    status, answer = refusal(f'{{"name":{deep}}}'.encode())
+    assert (status, answer["detail"][0]["type"]) == (422, "string_type")
+
+
+def test_brackets_in_strings_and_side_by_side_are_not_deep() -> None:
+    brackets = '[{\\"' * 2_000
+    siblings = ",".join(["[]"] * 2_000)
+    body = f'{{"name":"x","description":"{brackets}","z":[{siblings}]}}'
+    assert wire.parse_create(body.encode(), wire.JSON) == ("x", '[{"' * 2_000)
+
+
+def test_a_stack_that_is_almost_used_up_is_an_unreadable_body() -> None:
+    body = b'{"name":' + b"[" * 890 + b"]" * 890 + b"}"
+    seen = set()
+
+    def descend(levels: int) -> None:
+        if levels:
+            descend(levels - 1)
+        else:
+            seen.add(refusal(body)[0])
+
+    for levels in range(0, 150, 3):
+        descend(levels)
+    assert seen <= {400, 422}
+
+
+@pytest.mark.parametrize("name", ["UHJvamVjdDox", "UHJvamVjdDotMQ==", "UHJvamVjdDox!", wire.render_id(2**70)])
+def test_a_name_that_reads_as_a_project_id_is_refused(name: str) -> None:
+    status, answer = refusal(json.dumps({"name": name}).encode())
+    (error,) = answer["detail"]
+    assert (status, error["type"], error["loc"], error["input"]) == (
+        422,
+        "value_error",
+        ["body", "name"],
+        name,
+    )
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "text/json", "application/jsonx", "application/a/b+json"]
+)
+def test_a_body_of_another_type_is_one_string(content_type: str) -> None:
+    status, answer = refusal(b'{"name":"x"}', content_type)
+    (error,) = answer["detail"]
+    assert (status, error["type"], error["input"]) == (422, "model_attributes_type", '{"name":"x"}')
+    assert refusal(b"\xff", content_type) == UNREADABLE
+
+
+def test_surrogates_in_a_field_are_named_and_elsewhere_ignored() -> None:
+    assert wire.parse_create(b'{"name":"x","y":"\\ud800","\\udfff":1}', wire.JSON) == ("x", None)
+    _, answer = refusal(b'{"name":"\\ud800","description":"a\\udfffb"}')
+    assert [(error["type"], error["input"]) for error in answer["detail"]] == [
+        ("string_unicode", "\ud800"),
+        ("string_unicode", "a\udfffb"),
+    ]
