@@ -261,8 +261,12 @@ class SQLiteStore(Store):
                 isolation_level=None,
                 check_same_thread=False,
             )
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            try:
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            except BaseException:
+                connection.close()
+                raise
         except sqlite3.Error as error:
             raise self._translated(error) from error
         return connection
