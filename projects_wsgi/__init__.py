@@ -61,12 +61,17 @@ def make_app(
     max_page_size: rows, > 0; the longest page, whatever limit a client asks for.
     max_body_size: bytes, > 0; a longer body is answered with 413, unread.
     phoenix_version: the Phoenix to pass for, three integers; clients gate features on it.
-    Raises StoreUnavailable or StoreBusy when the database cannot be opened; ValueError for an
-    argument out of its range.
+    Raises StoreUnavailable or StoreBusy when the database cannot be opened; TypeError or
+    ValueError for an argument that is not what it should be.
 
     The callable's ``store`` is the store, for the host's own use.
     """
-    store = database if isinstance(database, Store) else open_store(database)
+    if isinstance(database, (str, os.PathLike)):
+        store = open_store(database)
+    elif hasattr(database, "list_rows"):
+        store = database
+    else:
+        raise TypeError(f'database must be a path, ":memory:" or a Store, not {database!r}')
     return ProjectsApp(
         store,
         max_page_size=max_page_size,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any, Callable, NamedTuple, NoReturn
 
 from . import __version__, make_app
@@ -16,6 +19,7 @@ from .model import StoreError
 from .server import Server
 
 PROGRAM = "projects-wsgi"
+_POLL_SECONDS = 0.1  # how long a signal may go unnoticed
 
 
 def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
@@ -107,7 +111,7 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     Returns the exit status 0; exits with 2 and one clear line for whatever the user can put right.
     """
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
+        _handle_signals(_interrupt)
         parser = build_parser()
         settings = parser.parse_args(arguments)
         _complete(settings, parser, os.environ if environ is None else environ)
@@ -115,6 +119,12 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     except KeyboardInterrupt:
         pass
     return 0
+
+
+def _handle_signals(handler: Callable[..., None]) -> None:
+    # SIGINT as well: a shell starts its background jobs with it ignored.
+    for signal_ in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_, handler)
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -154,11 +164,32 @@ def _serve(settings: argparse.Namespace) -> None:
         _fail(_explain(error, settings.host, settings.port))
     database = settings.db if settings.db == ":memory:" else os.path.abspath(settings.db)
     try:
-        with server:
+        with _caught_signals() as signals, server:
+            threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
             print(f"Serving the projects in {database} at {server.url} (Ctrl-C stops)", flush=True)
-            server.serve_forever()
+            signals.recv(1)
+            _handle_signals(_interrupt)  # a second signal does not wait for what is under way
+            server.shutdown()
     finally:
         app.store.close()
+
+
+@contextlib.contextmanager
+def _caught_signals() -> Iterator[socket.socket]:
+    """Give a socket from which a byte can be read for each signal that comes.
+
+    Python runs a signal's handler between any two steps of the main thread: raising there may
+    leave things half done, and a sleep that is just about to begin would not notice it.
+    """
+    receiver, waker = socket.socketpair()
+    with receiver, waker:
+        waker.setblocking(False)
+        signal.set_wakeup_fd(waker.fileno())
+        _handle_signals(lambda *_: None)
+        try:
+            yield receiver
+        finally:
+            signal.set_wakeup_fd(-1)
 
 
 def _explain(error: OSError, host: str, port: int) -> str:

@@ -92,15 +92,14 @@ class Server(socketserver.TCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._slots.acquire()
-        thread = threading.Thread(target=self._serve, args=(request, client_address), daemon=True)
-        self._threads[request] = thread
         try:
-            thread.start()
-        except RuntimeError:  # no thread to be had
-            self._release(request)
+            threading.Thread(target=self._serve, args=(request, client_address), daemon=True).start()
+        except BaseException:  # no thread is to be had
+            self._slots.release()
             raise
 
     def _serve(self, connection: socket.socket, client_address: Any) -> None:
+        self._threads[connection] = threading.current_thread()
         try:
             self.finish_request(connection, client_address)
         except OSError:
@@ -108,12 +107,9 @@ class Server(socketserver.TCPServer):
         except Exception:
             self.handle_error(connection, client_address)
         finally:
-            self._release(connection)
-
-    def _release(self, connection: socket.socket) -> None:
-        self._threads.pop(connection, None)
-        self.shutdown_request(connection)
-        self._slots.release()
+            self.shutdown_request(connection)
+            del self._threads[connection]
+            self._slots.release()
 
     def get_request(self) -> Any:
         try:

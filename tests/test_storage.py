@@ -230,8 +230,13 @@ def test_a_closed_store_says_so(store: Store) -> None:
 
 
 def test_make_app_takes_a_store(store: Store) -> None:
-    assert isinstance(store, Store)
     assert make_app(store).store is store
+
+
+@pytest.mark.parametrize("database", [None, 5, b"projects.db", object()])
+def test_make_app_takes_nothing_else(database: object) -> None:
+    with pytest.raises(TypeError, match="path"):
+        make_app(database)  # type: ignore[arg-type]
 
 
 # SQLite's file

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from ..model import Project, ProjectExists, ProjectKey, ProjectKind, ProjectNotFound, ProjectRow
 
 
-@runtime_checkable
 class Store(Protocol):
     """Keeps projects: every engine holds these promises and passes the same tests.
 
