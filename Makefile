@@ -18,6 +18,31 @@ run: ## serve projects.db at http://127.0.0.1:6006
 test: $(VENV)/.test ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
+test-wild: $(VENV)/.test ## send 20,000 random requests to each property test of bad input
+	HYPOTHESIS_EXAMPLES=20000 $(BIN)/python -m pytest tests/test_bad_input.py
+
+test-clients: $(VENV)-clients/.installed ## run the official Python client against the server
+	$(VENV)-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
+
+test-package: $(VENV)/.dev ## build the package, install it elsewhere, run it
+	rm -rf build dist $(VENV)-package
+	$(BIN)/python -m build --quiet
+	$(PYTHON) -m venv $(VENV)-package
+	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd $(VENV)-package && bin/projects-wsgi --version && bin/python -m projects_wsgi --version
+	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
+	cd $(VENV)-package && bin/projects-wsgi --version
+
+test-pythons: ## run tests, style and types on the oldest and the newest Python found here
+	@set -e; for version in 3.9 3.13; do \
+		for python in "$$HOME"/.pyenv/versions/$$version.*/bin/python python$$version none; do \
+			if "$$python" -c '' 2>/dev/null; then break; fi; \
+		done; \
+		if [ "$$python" = none ]; then echo "there is no Python $$version here"; exit 1; fi; \
+		echo "-- $$python"; \
+		$(MAKE) --no-print-directory PYTHON="$$python" VENV=$(VENV)-$$version test lint types; \
+	done
+
 lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check $(RUFF_RULES) $(RUFF_SELECT) projects_wsgi tests
 	$(BIN)/ruff format $(RUFF_RULES) --check projects_wsgi tests
@@ -34,8 +59,13 @@ $(VENV)/.test: setup.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+$(VENV)-clients/.installed: setup.cfg
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check '.[clients]'
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test lint format types
+.PHONY: help run test test-wild test-clients test-package test-pythons lint format types

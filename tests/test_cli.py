@@ -122,15 +122,22 @@ def test_a_database_in_memory_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
-    ("host", "family"), [("::1", socket.AF_INET6), ("localhost", None), ("127.0.0.1", None)]
+    "host",
+    ["localhost", pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6"))],
 )
-def test_it_listens_at_names_and_at_ipv6(
-    tmp_path: Path, host: str, family: socket.AddressFamily | None
-) -> None:
+def test_it_listens_at_names_and_at_ipv6(tmp_path: Path, host: str) -> None:
     process = start_server("--host", host, cwd=tmp_path)
     assert get(process.host, process.port, "/healthz") == (200, b"OK")
-    if family is not None:
+    if host == "::1":
         assert process.host == "[::1]"
     assert stop_server(process) == 0
 
@@ -158,8 +165,8 @@ def test_environment_variables_stand_in_for_options_and_options_win(tmp_path: Pa
     )
     assert stop_server(process) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["option.db"]
-    process = start_server(cwd=tmp_path, PROJECTS_WSGI_DB="variable.db", PROJECTS_WSGI_HOST="::1")
-    assert process.host == "[::1]"
+    process = start_server(cwd=tmp_path, PROJECTS_WSGI_DB="variable.db", PROJECTS_WSGI_HOST="127.0.0.2")
+    assert process.host == "127.0.0.2"
     assert stop_server(process) == 0
     assert (tmp_path / "variable.db").exists()
 

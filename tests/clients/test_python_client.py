@@ -1,0 +1,115 @@
+"""The official Python client, unmodified, against the running server.
+
+Run by `make test-clients`, in a virtual environment of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from phoenix.client import AsyncClient, Client
+from phoenix.client.exceptions import PhoenixException
+from phoenix.client.resources.projects import Projects
+from phoenix.client.utils.server_requirements import RouteRequirement, Version
+
+ROOT = Path(__file__).parents[2]
+NAME = "Agent: naïve & 100% +x 🚀"
+
+
+@pytest.fixture(params=["", "/"], ids=["plain", "slash"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a server over a fresh file, without and with a slash at its end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "projects_wsgi", "--port", "0", "--quiet"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    match = re.search(r"http://\S+", process.stdout.readline())
+    assert match is not None
+    yield match[0] + request.param
+    process.terminate()
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+
+
+@pytest.fixture
+def projects(url: str) -> Iterator[Projects]:
+    client = Client(base_url=url)
+    yield client.projects
+    client._client.close()  # it has no public way
+
+
+def test_the_client_does_all_that_it_can(projects: Projects) -> None:
+    made = projects.create(name=NAME, description="first")
+    assert made == {"name": NAME, "description": "first", "id": "UHJvamVjdDoy"}
+    assert projects.get(project_id=made["id"]) == projects.get(project_name=NAME) == made
+    assert projects.update(project_name=NAME, description="second")["description"] == "second"
+    assert projects.update(project_id=made["id"], description="")["description"] == ""
+    assert [project["name"] for project in projects.list()] == [NAME, "default"]
+    projects.delete(project_name=NAME)
+    with pytest.raises(httpx.HTTPStatusError, match="404"):
+        projects.get(project_id=made["id"])
+    with pytest.raises(httpx.HTTPStatusError, match="403"):
+        projects.delete(project_name="default")
+    with pytest.raises(httpx.HTTPStatusError, match="409"):
+        projects.create(name="default")
+
+
+def test_the_client_lists_over_several_pages_and_searches(projects: Projects) -> None:
+    names = [f"Project {number}" for number in range(250)]
+    for name in names:
+        projects.create(name=name)
+    assert [project["name"] for project in projects.list()] == [*reversed(names), "default"]
+    found = projects.list(name_contains="PROJECT 24")
+    assert [project["name"] for project in found] == [
+        f"Project {number}" for number in (*range(249, 239, -1), 24)
+    ]
+
+
+def test_the_asynchronous_client_does_all_that_it_can(url: str) -> None:
+    async def use() -> None:
+        client = AsyncClient(base_url=url)
+        projects = client.projects
+        made = await projects.create(name=NAME, description="first")
+        assert await projects.get(project_id=made["id"]) == await projects.get(project_name=NAME) == made
+        assert (await projects.update(project_id=made["id"], description="x"))["description"] == "x"
+        await asyncio.gather(*(projects.create(name=f"p{number}") for number in range(150)))
+        assert len(await projects.list()) == 152
+        assert {project["name"] for project in await projects.list(name_contains="P14")} == {
+            "p14",
+            *(f"p{number}" for number in range(140, 150)),
+        }
+        await projects.delete(project_id=made["id"])
+        with pytest.raises(httpx.HTTPStatusError, match="404"):
+            await projects.get(project_name=NAME)
+        await client._client.aclose()
+
+    asyncio.run(use())
+
+
+def test_the_client_takes_the_server_for_the_phoenix_it_passes_for(projects: Projects) -> None:
+    projects._guard.require(RouteRequirement("GET", "/v1/projects", Version(20, 26, 1)))
+    with pytest.raises(PhoenixException, match=r"connected to server 20\.26\.1"):
+        projects._guard.require(RouteRequirement("GET", "/v1/projects", Version(20, 26, 2)))
+
+
+def test_the_readmes_block_runs(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.partition("```python\n")[2].partition("```")[0]
+    assert len(block.splitlines()) <= 6
+    namespace: dict[str, Any] = {}
+    exec(block.replace("http://127.0.0.1:6006", url), namespace)
+    assert capsys.readouterr().out == "['my agent']\n"
+    namespace["projects"]._client.close()

@@ -1,0 +1,129 @@
+"""What the README shows is what happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from projects_wsgi import cli
+
+from .differences import DIFFERENCES
+from .readme import ROOT, TEXT, blocks
+from .replay import RECORDED, read_steps
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Return the rows of the table whose first column has this heading, each as its cells."""
+    _, found, rest = TEXT.partition(f"\n| {heading} |")
+    assert found
+    lines = rest.split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_the_first_screen_shows_two_commands_and_a_real_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = blocks("console")
+    assert TEXT.index(block) < TEXT.index("\n".join(TEXT.splitlines()[15:]))
+    run, curl, answer, test = block.splitlines()
+    assert run.startswith("$ make run ")
+    assert test.startswith("$ make test ")
+    # In a copy, so that the file lands there, and at a free port in place of the usual one.
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "projects_wsgi", tmp_path / "projects_wsgi")
+    port = free_port()
+    monkeypatch.setenv("PROJECTS_WSGI_PORT", str(port))
+    monkeypatch.delenv("MAKEFLAGS", raising=False)
+    server = subprocess.Popen(
+        ["make", "run", f"PYTHON={sys.executable}"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert server.stdout is not None
+    assert str(port) in server.stdout.readline()
+    # What curl does, which not every machine has.
+    program, url = curl[2:].replace("6006", str(port)).split()
+    with urllib.request.urlopen(url, timeout=10) as response:
+        body = response.read().decode()
+    os.killpg(server.pid, signal.SIGTERM)
+    server.communicate(timeout=10)
+    assert (program, body) == ("curl", answer)
+    assert (tmp_path / "projects.db").exists()
+
+
+def test_the_block_for_hosts_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = blocks("python")[1]
+    namespace: dict[str, object] = {}
+    exec(block, namespace)
+    assert capsys.readouterr().out == "second steps\n"
+    namespace["application"].store.close()  # type: ignore[attr-defined]
+
+
+def test_there_are_no_blocks_that_nothing_runs() -> None:
+    assert len(blocks("python")) == 2  # the first is run by the official client's tests
+    assert TEXT.count("```") == 2 * (len(blocks("python")) + len(blocks("console")))
+
+
+def test_the_table_of_options_is_the_command_lines() -> None:
+    expected = []
+    for option in cli.OPTIONS:
+        flag = f"`{option.flag} {option.metavar}`" if option.metavar else f"`{option.flag}`"
+        default = f"`{option.default:g}`" if isinstance(option.default, float) else f"`{option.default}`"
+        expected.append([flag, f"`{option.variable}`", default if option.metavar else "", option.help])
+    assert rows("option") == expected
+
+
+def test_the_table_of_endpoints_is_the_documents() -> None:
+    from projects_wsgi import openapi, wire
+
+    named = {
+        cell.strip("`").replace("id or name", "project_identifier") for cell, _ in rows("method and path")
+    }
+    document = openapi.build_document(wire.PHOENIX_VERSION)
+    assert named == {
+        f"{method.upper()} {path}"
+        for path, operations in document["paths"].items()
+        for method in operations
+        if method != "parameters"
+    }
+
+
+def test_the_number_of_recorded_requests_is_right() -> None:
+    count = sum(len(read_steps(file)) for file in RECORDED)
+    assert f"{count:,} recorded requests" in TEXT
+
+
+def test_every_difference_that_recordings_show_is_listed() -> None:
+    cases = " ".join(row[0] for row in rows("case")).replace("`", "")
+    for word in (
+        "name that exists",
+        "lone surrogates",
+        "NaN, Infinity",
+        "past 64 bits",
+        "limit",
+        "OPTIONS",
+        "name_contains",
+    ):
+        assert word in cases
+        assert any(word in difference.row for difference in DIFFERENCES)
