@@ -325,13 +325,12 @@ def _is_too_deep(text: str, end: int) -> bool:
 
 # Answers
 
-_PROJECT = '{"name":%s,"description":%s,"id":"%s"}'
-
 
 def _render_row(row: ProjectRow) -> str:
-    # Equal to json.dumps, at two thirds of its cost.
+    # Equal to json.dumps, at two thirds of its cost. The template stands here, not in a constant,
+    # because Python compiles it only where it sees it.
     project_id, name, description = row
-    return _PROJECT % (
+    return '{"name":%s,"description":%s,"id":"%s"}' % (
         _quoted(name),
         "null" if description is None else _quoted(description),
         b2a_base64(b"Project:%d" % project_id, newline=False).decode(),

@@ -63,6 +63,8 @@ _MIGRATIONS: Sequence[Sequence[str]] = (
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 _SELECT = "SELECT id, name, description FROM projects"
+_SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
+_SELECT_BY_NAME = f"{_SELECT} WHERE name = ?"
 _INSERT = (
     "INSERT INTO projects (name, folded_name, kind, created_at, updated_at, description)"
     f" VALUES (?, ?, ?, {_NOW}, {_NOW}, ?)"
@@ -397,9 +399,9 @@ class _SingleConnection(_Connections):
 def _selection(key: ProjectKey) -> tuple[str, tuple[ProjectKey]]:
     """Return the statement, with its parameters, that selects the project of this id or name."""
     if isinstance(key, str):
-        return f"{_SELECT} WHERE name = ?", (key,)
+        return _SELECT_BY_NAME, (key,)
     # An integer that SQLite cannot hold addresses no project; nor does 0.
-    return f"{_SELECT} WHERE id = ?", (key if 0 < key <= MAX_ID else 0,)
+    return _SELECT_BY_ID, (key if 0 < key <= MAX_ID else 0,)
 
 
 def _find(connection: sqlite3.Connection, key: ProjectKey) -> Project:
