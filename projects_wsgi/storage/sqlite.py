@@ -83,6 +83,7 @@ class SQLiteStore(Store):
     Raises StoreUnavailable when the file cannot be opened, is not a database, holds another
     program's tables or was made by a newer version; the file is then left as it was.
 
+    A host may keep tables of its own in the file; its user_version belongs to the store.
     A database in memory is one connection, so its calls run one at a time; it ends with close().
     """
 
@@ -235,9 +236,11 @@ class SQLiteStore(Store):
             except sqlite3.Error as error:
                 raise self._translated(error) from error
             finally:
-                if connection.in_transaction:
-                    connection.rollback()
-                connections.release(connection)
+                try:
+                    if connection.in_transaction:
+                        connection.rollback()
+                finally:
+                    connections.release(connection)
         finally:
             connections.write_lock.release()
 
