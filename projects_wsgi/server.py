@@ -36,11 +36,11 @@ GRACE_SECONDS = 5.0
 _PIECE_SIZE = 262_144
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE = re.compile(rb"(%s) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r?\n" % _TOKEN)
+_REQUEST_LINE = re.compile(rb"(%s) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
 _TARGET = re.compile(r"(?:https?://[^/?]+|(?=/))(/[^?]*)?(?:\?(.*))?", re.IGNORECASE)
-_HEADER_LINE = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)\r?\n" % _TOKEN)
+_HEADER_LINE = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n" % _TOKEN)
 _SINGLE_HEADERS = ("CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_TRANSFER_ENCODING")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
 class Server(socketserver.TCPServer):
@@ -166,8 +166,8 @@ class _Connection(socketserver.BaseRequestHandler):
             body.is_broken = True
         gateway = _Gateway(self, environ, body)
         gateway.run(application)
-        self.send(b"".join(gateway.output))
         logger.info("%s %a %s", self.client_address[0], self.request_line.decode("latin-1"), gateway.outcome)
+        self.send(b"".join(gateway.output))
         if self.is_last and not body.is_at_end():
             self.linger()
         elif not self.is_last:
@@ -176,7 +176,7 @@ class _Connection(socketserver.BaseRequestHandler):
     def read_head(self) -> tuple[Environ, _Body]:
         """Read a request's line and headers; return its environ, and its body yet unread."""
         line = self.read_line(414)
-        if line in (b"\r\n", b"\n"):  # RFC 9112, 2.2: an empty line before the first is ignored
+        if line == b"\r\n":  # RFC 9112, 2.2: an empty line before the first is ignored
             line = self.read_line(414)
         self.request_line = line.rstrip(b"\r\n")
         match = _REQUEST_LINE.fullmatch(line)
@@ -210,7 +210,7 @@ class _Connection(socketserver.BaseRequestHandler):
         size = count = 0
         while True:
             line = self.read_line(431)
-            if line in (b"\r\n", b"\n"):
+            if line == b"\r\n":
                 return
             size += len(line)
             count += 1
@@ -330,7 +330,7 @@ class _Body(io.RawIOBase):
         if not count:
             raise self._broken("the body ended early")
         self._left -= count
-        if self._has_more_chunks and not self._left and self._read_line() not in (b"\r\n", b"\n"):
+        if self._has_more_chunks and not self._left and self._read_line() != b"\r\n":
             raise self._broken("a chunk is longer than it says")
         return count
 
@@ -355,7 +355,7 @@ class _Body(io.RawIOBase):
         if self._left:
             return
         for _ in range(MAX_HEADERS):  # the trailers, which nobody asked for
-            if self._read_line() in (b"\r\n", b"\n"):
+            if self._read_line() == b"\r\n":
                 self._has_more_chunks = False
                 return
         raise self._broken("there are too many trailers")

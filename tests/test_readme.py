@@ -48,7 +48,8 @@ def test_the_first_screen_shows_two_commands_and_a_real_answer(
     shutil.copytree(ROOT / "projects_wsgi", tmp_path / "projects_wsgi")
     port = free_port()
     monkeypatch.setenv("PROJECTS_WSGI_PORT", str(port))
-    monkeypatch.delenv("MAKEFLAGS", raising=False)
+    for variable in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # those of the make that runs this test
+        monkeypatch.delenv(variable, raising=False)
     server = subprocess.Popen(
         ["make", "run", f"PYTHON={sys.executable}"],
         cwd=tmp_path,

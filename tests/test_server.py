@@ -179,6 +179,8 @@ def test_chunks_are_undone(client: Client) -> None:
         b"5\r\nabcdefg\r\n0\r\n\r\n",
         b"f" * 16 + b"\r\n",
         b"5 5\r\n",
+        b"1\n \r\n0\r\n\r\n",
+        b"1\r\n \n0\r\n\r\n",
         b"5\rabcde",
     ],
 )
@@ -259,6 +261,8 @@ BAD_REQUESTS = {
     "a blank before the colon": get("/healthz", "Content-Length : 5"),
     "a header without a name": get("/healthz", ": x"),
     "NUL in a header": get("/healthz", "A: b\x00c"),
+    "a lone LF after the request line": b"GET /healthz HTTP/1.1\nHost: x\r\n\r\n",
+    "a lone LF after a header": b"GET /healthz HTTP/1.1\r\nHost: x\nA: b\r\n\r\n",
     "a lone CR in a header": get("/healthz", "A: b\rContent-Length: 5"),
     "a negative length": post(BODY, "Content-Length: -1"),
     "a signed length": post(BODY, "Content-Length: +12"),
