@@ -44,7 +44,7 @@ class ProjectsApp:
         self.max_page_size = max_page_size
         self.max_body_size = max_body_size
         self.phoenix_version = phoenix_version
-        self._common_headers = [(wire.VERSION_HEADER, phoenix_version)]
+        self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
         collection = {"GET": self.list_projects, "POST": self.create_project}
         self._router = Router(
             {
@@ -65,7 +65,7 @@ class ProjectsApp:
     def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
         response = self._respond(environ)
         is_head = environ.get("REQUEST_METHOD") == "HEAD"
-        return response.send(start_response, self._common_headers, with_body=not is_head)
+        return response.send(start_response, self.common_headers, with_body=not is_head)
 
     def _respond(self, environ: Environ) -> Response:
         """Answer a request, whatever happens."""

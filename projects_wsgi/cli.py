@@ -158,7 +158,9 @@ def _serve(settings: argparse.Namespace) -> None:
     except (StoreError, ValueError) as error:
         _fail(str(error))
     try:
-        server = Server(settings.host, settings.port, app, timeout=settings.timeout)
+        server = Server(
+            settings.host, settings.port, app, timeout=settings.timeout, headers=app.common_headers
+        )
     except OSError as error:
         app.store.close()
         _fail(_explain(error, settings.host, settings.port))

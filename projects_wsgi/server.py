@@ -15,12 +15,13 @@ import socketserver
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import SimpleHandler
 from wsgiref.headers import Headers
 
-from .wsgi import Environ, HTTPError, Response, StartResponse, WSGIApplication
+from .wsgi import Environ, HTTPError, Response, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
 
@@ -36,8 +37,10 @@ GRACE_SECONDS = 5.0
 _PIECE_SIZE = 262_144
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE = re.compile(rb"(%s) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
-_TARGET = re.compile(r"(?:https?://[^/?]+|(?=/))(/[^?]*)?(?:\?(.*))?", re.IGNORECASE)
+_REQUEST_LINE = re.compile(rb"(%s) ([!\"$-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
+_AUTHORITY = r"[-.\w~%!$&'()*+,;=:\[\]]+"
+_TARGET = re.compile(rf"(?:https?://{_AUTHORITY}|(?=/))(/[^?]*)?(?:\?(.*))?", re.IGNORECASE | re.ASCII)
+_HOST = re.compile(rf"(?:{_AUTHORITY})?", re.ASCII)
 _HEADER_LINE = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n" % _TOKEN)
 _SINGLE_HEADERS = ("CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_TRANSFER_ENCODING")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
@@ -50,6 +53,7 @@ class Server(socketserver.TCPServer):
     application: the WSGI callable.
     timeout: seconds that a connection may be idle, and that one request may take to arrive.
     max_connections: connections served at a time; further ones wait to be accepted.
+    headers: those that the answers to what is not a proper request carry.
     Raises OSError when it cannot listen there.
 
     ``with Server(...) as server: server.serve_forever()``; leaving the block closes at once all
@@ -67,9 +71,12 @@ class Server(socketserver.TCPServer):
         *,
         timeout: float = 30.0,
         max_connections: int = MAX_CONNECTIONS,
+        headers: Iterable[tuple[str, str]] = (),
     ) -> None:
         self.application = application
+        self.headers = headers
         self.connection_timeout = timeout
+        self._is_stopping = False
         self._slots = threading.BoundedSemaphore(max_connections)
         self._threads: dict[socket.socket, threading.Thread] = {}
         flags = socket.AI_PASSIVE
@@ -91,7 +98,10 @@ class Server(socketserver.TCPServer):
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self._slots.acquire()
+        while not self._slots.acquire(timeout=0.1):
+            if self._is_stopping:
+                self.shutdown_request(request)
+                return
         try:
             threading.Thread(target=self._serve, args=(request, client_address), daemon=True).start()
         except BaseException:  # no thread is to be had
@@ -110,6 +120,10 @@ class Server(socketserver.TCPServer):
             self.shutdown_request(connection)
             del self._threads[connection]
             self._slots.release()
+
+    def shutdown(self) -> None:
+        self._is_stopping = True
+        super().shutdown()
 
     def get_request(self) -> Any:
         try:
@@ -162,8 +176,9 @@ class _Connection(socketserver.BaseRequestHandler):
         except HTTPError as error:
             # An answer like any other, but what follows it cannot be understood.
             environ, body = {**self.server.base_environ, "SERVER_PROTOCOL": "HTTP/1.1"}, _Body(self)
-            application = _refusing_application(error)
             body.is_broken = True
+            is_head = self.request_line.startswith(b"HEAD ")
+            application = _refusing_application(error, self.server.headers, with_body=not is_head)
         gateway = _Gateway(self, environ, body)
         gateway.run(application)
         logger.info("%s %a %s", self.client_address[0], self.request_line.decode("latin-1"), gateway.outcome)
@@ -201,9 +216,10 @@ class _Connection(socketserver.BaseRequestHandler):
         }
         self.read_headers(environ)
         is_modern = minor != "0"
-        if is_modern and "HTTP_HOST" not in environ:
-            raise HTTPError(400, "The Host header is missing")
-        self.is_last = not is_modern or "close" in environ.get("HTTP_CONNECTION", "").lower()
+        if _HOST.fullmatch(environ.get("HTTP_HOST", " " if is_modern else "")) is None:
+            raise HTTPError(400, "The Host header is missing or malformed")
+        wishes = environ.get("HTTP_CONNECTION", "").lower().replace(" ", "").split(",")
+        self.is_last = not is_modern or "close" in wishes
         return environ, self.open_body(environ, is_modern)
 
     def read_headers(self, environ: Environ) -> None:
@@ -318,7 +334,14 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what there is; raise OSError where the body ends early or is malformed."""
+        """Read what there is; raise OSError where the body ends early, stalls or is malformed."""
+        try:
+            return self._read_into(buffer)
+        except OSError:
+            self.is_broken = True
+            raise
+
+    def _read_into(self, buffer: Any) -> int:
         if self._expects_continue:
             self._expects_continue = False
             self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -328,10 +351,10 @@ class _Body(io.RawIOBase):
             return 0
         count = self._connection.reader.readinto1(memoryview(buffer)[: self._left])
         if not count:
-            raise self._broken("the body ended early")
+            raise OSError("the body ended early")
         self._left -= count
         if self._has_more_chunks and not self._left and self._read_line() != b"\r\n":
-            raise self._broken("a chunk is longer than it says")
+            raise OSError("a chunk is longer than it says")
         return count
 
     def is_at_end(self) -> bool:
@@ -350,22 +373,21 @@ class _Body(io.RawIOBase):
     def _start_chunk(self) -> None:
         match = _CHUNK_LINE.fullmatch(self._read_line())
         if match is None:
-            raise self._broken("a chunk's size is malformed")
+            raise OSError("a chunk's size is malformed")
         self._left = int(match[1], 16)
         if self._left:
             return
-        for _ in range(MAX_HEADERS):  # the trailers, which nobody asked for
-            if self._read_line() == b"\r\n":
+        for _ in range(MAX_HEADERS):
+            line = self._read_line()
+            if line == b"\r\n":
                 self._has_more_chunks = False
                 return
-        raise self._broken("there are too many trailers")
+            if _HEADER_LINE.fullmatch(line) is None:  # a trailer, which nobody asked for
+                raise OSError("a trailer is malformed")
+        raise OSError("there are too many trailers")
 
     def _read_line(self) -> bytes:
         return self._connection.reader.readline(MAX_LINE_SIZE)
-
-    def _broken(self, text: str) -> OSError:
-        self.is_broken = True
-        return OSError(text)
 
 
 class _Gateway(SimpleHandler):
@@ -411,8 +433,8 @@ class _Gateway(SimpleHandler):
         super().close()
 
 
-def _refusing_application(error: HTTPError) -> WSGIApplication:
-    def refuse(_: Environ, start_response: StartResponse) -> list[bytes]:
-        return Response(error.status, "text/plain; charset=utf-8", error.text.encode()).send(start_response)
-
-    return refuse
+def _refusing_application(
+    error: HTTPError, headers: Iterable[tuple[str, str]], with_body: bool
+) -> WSGIApplication:
+    response = Response(error.status, "text/plain; charset=utf-8", error.text.encode())
+    return lambda _, start_response: response.send(start_response, headers, with_body)

@@ -262,9 +262,8 @@ def _parse_float(text: str) -> float:
 _decode_json = json.JSONDecoder(parse_float=_parse_float, parse_constant=_refuse_constant).decode
 
 _JSON_STRING = r'"(?:[^"\\]+|\\.)*"?'
-_NUMBERS = re.compile(
-    rf"{_JSON_STRING}|(-?(?:NaN|Infinity|\d+(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)))", re.DOTALL
-)
+# Takes every token whole, integers too: searching within them again would take quadratic time.
+_NUMBERS = re.compile(rf"{_JSON_STRING}|(-?(?:NaN|Infinity|\d+((?:\.\d+)?(?:[eE][+-]?\d+)?)))", re.DOTALL)
 _BRACKETS = re.compile(rf"{_JSON_STRING}|[\[{{]|([\]}}])", re.DOTALL)
 _BLANKS = re.compile(r"[ \t\n\r]*")
 
@@ -304,7 +303,8 @@ _PROPERTY_NAME_EXPECTED = "Expecting property name enclosed in double quotes"
 
 def _find_not_finite(text: str) -> int:
     for match in _NUMBERS.finditer(text):
-        if match[1] and not math.isfinite(float(match[1])):
+        is_integer = match[2] == ""
+        if match[1] and not is_integer and not math.isfinite(float(match[1])):
             return match.start()
     raise AssertionError("the decoder found a number that is not finite")
 

@@ -91,6 +91,16 @@ def test_a_quiet_server_logs_no_requests(tmp_path: Path, arguments: list[str], v
     assert log == ""
 
 
+def test_even_the_answer_to_what_is_no_request_carries_the_version(tmp_path: Path) -> None:
+    process = start_server(cwd=tmp_path)
+    with socket.create_connection((process.host, process.port), timeout=10) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\nx-phoenix-server-version: 20.26.1\r\n" in answer
+    assert stop_server(process) == 0
+
+
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_at_once_even_with_connections_open(tmp_path: Path, signal_: signal.Signals) -> None:
     process = start_server(cwd=tmp_path)

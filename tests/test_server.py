@@ -132,6 +132,7 @@ def test_a_head_has_the_length_and_no_body(client: Client) -> None:
         get("/healthz", "Connection: close"),
         get("/healthz", "Connection: TE, Close"),
         b"GET /healthz HTTP/1.0\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     ],
 )
 def test_a_connection_ends_when_the_client_wants_it(client: Client, request_: bytes) -> None:
@@ -182,6 +183,11 @@ def test_chunks_are_undone(client: Client) -> None:
         b"1\n \r\n0\r\n\r\n",
         b"1\r\n \n0\r\n\r\n",
         b"5\rabcde",
+        b"0\r\n\n",
+        b"0\r\nTrailer: x\n\r\n",
+        b"0\r\nno trailer\r\n\r\n",
+        b"0\r\nTrailer: " + b"x" * (65_536 - 9) + b"\r\n\r\n",
+        b"0\r\n" + b"Trailer: x\r\n" * 101 + b"\r\n",
     ],
 )
 def test_malformed_chunks_end_the_request_and_the_connection(client: Client, chunks: bytes) -> None:
@@ -253,6 +259,9 @@ BAD_REQUESTS = {
     "an authority as the target": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
     "an asterisk as the target": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
     "another scheme": b"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a fragment in the target": b"GET /healthz#x HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a user in the authority": b"GET http://u@x/healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a malformed host": b"GET /healthz HTTP/1.1\r\nHost: a b/../\r\n\r\n",
     "a query as the target": b"GET ?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n",
     "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
     "two hosts": get("/healthz", "Host: y"),
@@ -304,6 +313,27 @@ def test_what_goes_too_far_has_its_status(client: Client, request_: bytes, statu
     assert client.is_closed()
 
 
+def test_a_head_that_is_refused_has_no_body(client: Client) -> None:
+    client.send(b"HEAD /healthz HTTP/1.1\r\n\r\n")
+    status, headers, _ = client.receive(is_head=True)
+    assert (status, headers["connection"]) == (400, "close")
+    assert client.is_closed()
+
+
+def test_a_request_hidden_behind_a_long_trailer_is_not_answered(client: Client) -> None:
+    trailer = b"0\r\nX: " + b"a" * 65_533
+    hidden = b"\r\nDELETE /v1/projects/default HTTP/1.1\r\nHost: x\r\n\r\n"
+    with contextlib.suppress(ConnectionError):
+        client.send(post(b"2\r\n{}\r\n" + trailer + hidden, "Transfer-Encoding: chunked"))
+    assert client.receive()[0] == 400
+    assert client.is_closed()
+
+
+def test_only_the_word_itself_closes_a_connection(client: Client) -> None:
+    assert client.ask(get("/healthz", "Connection: not-close, closed"))[0] == 200
+    assert client.ask(get())[0] == 200
+
+
 def test_headers_with_an_underscore_are_ignored(client: Client) -> None:
     assert client.ask(get("/healthz", "Content_Length: 5", "Transfer_Encoding: chunked"))[0] == 200
     assert client.ask(get())[0] == 200
@@ -338,7 +368,8 @@ def test_a_body_that_dribbles_in_is_given_up(client: Client) -> None:
         for _ in range(30):
             client.send(b" ")
             time.sleep(TIMEOUT / 20)
-    assert client.receive()[0] == 400
+    status, headers, _ = client.receive()
+    assert (status, headers["connection"]) == (400, "close")
     assert time.monotonic() - began < 10
 
 
@@ -388,6 +419,18 @@ def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projec
     assert threading.active_count() == 1
     idle.close()
     busy.close()
+
+
+def test_stopping_does_not_wait_for_a_free_turn(projects_app: ProjectsApp) -> None:
+    with serving(projects_app, timeout=30, max_connections=1) as server:
+        first, second = Client(server), Client(server)
+        assert first.ask(get())[0] == 200
+        second.send(get())
+        time.sleep(0.2)
+        began = time.monotonic()
+    assert time.monotonic() - began < bundled.GRACE_SECONDS
+    first.close()
+    second.close()
 
 
 # Failures

@@ -229,6 +229,18 @@ def test_a_closed_store_says_so(store: Store) -> None:
     store.close()
 
 
+def test_text_that_is_none_is_refused_and_harms_nothing(store: Store) -> None:
+    for act in (
+        lambda: store.get("\ud800"),
+        lambda: store.create("x", "\ud800"),
+        lambda: store.update("default", "\ud800"),
+        lambda: store.list_rows(name_contains="\ud800"),
+    ):
+        with pytest.raises(UnicodeEncodeError):
+            act()
+    assert store.list_rows() == [(1, "default", "Default project")]
+
+
 def test_make_app_takes_a_store(store: Store) -> None:
     assert make_app(store).store is store
 
@@ -294,10 +306,33 @@ def test_other_synchronous_modes_are_refused(file: Path, options: dict[str, str]
     assert not file.exists()
 
 
+def test_many_threads_share_a_few_connections(file_store: SQLiteStore) -> None:
+    opened = []
+
+    def connect_and_count() -> sqlite3.Connection:
+        opened.append(threading.get_ident())
+        return file_store._connect()
+
+    file_store._own_connections()._connect = connect_and_count
+    in_threads(64, lambda _: [file_store.list_rows() for _ in range(10)])
+    assert 1 <= len(opened) <= 16
+
+
+def test_a_connection_that_is_never_free_is_reported(file: Path) -> None:
+    with closing(SQLiteStore(file, busy_timeout=0.1)) as store:
+        connections = store._own_connections()
+        held = [connections.acquire(1) for _ in range(16)]
+        with pytest.raises(StoreBusy, match="in use"):
+            store.list_rows()
+        for connection in held:
+            connections.release(connection)
+        assert names(store) == ["default"]
+
+
 def test_default_pages_and_searches_use_the_partial_index(file: Path, file_store: SQLiteStore) -> None:
     with connect(file) as connection:
         statements: list[str] = []
-        own = file_store._own_connections().acquire()
+        own = file_store._own_connections().acquire(1)
         own.set_trace_callback(statements.append)
         file_store._own_connections().release(own)
         file_store.list_rows()
@@ -361,7 +396,7 @@ def test_a_writer_elsewhere_is_waited_for_then_reported_while_reads_go_on(file: 
 
 
 def test_a_full_database_is_reported_and_nothing_is_half_written(file: Path, file_store: SQLiteStore) -> None:
-    connection = file_store._own_connections().acquire()
+    connection = file_store._own_connections().acquire(1)
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     file_store._own_connections().release(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -290,6 +291,18 @@ def test_what_is_not_json_says_where_and_why(body: str, position: int, message: 
             ]
         },
     )
+
+
+# What is read again and again would take minutes of these; the pattern is only to be told from a hang.
+@pytest.mark.parametrize(
+    "token", ["1" * 4_300 + ",", '"' + "\\\\" * 5_000 + '",', "[],", "1.5e5,", " ", '"\\"",']
+)
+def test_a_mebibyte_of_anything_is_searched_in_linear_time(token: str) -> None:
+    body = "[" + token * (1_000_000 // len(token)) + "NaN]"
+    began = time.monotonic()
+    status, answer = refusal(body.encode())
+    assert time.monotonic() - began < 10
+    assert (status, answer["detail"][0]["loc"]) == (422, ["body", body.index("NaN")])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ class Store(Protocol):
 
     Each call is atomic and safe from any thread. A call that returns has its change on stable
     storage, a call that raises has changed nothing. Besides what is named at each method, all
-    may raise StoreBusy (503), StoreFull (507) and StoreUnavailable (503).
+    may raise StoreBusy (503), StoreFull (507) and StoreUnavailable (503); a string with lone
+    surrogates, which no request can hold by then, is refused with UnicodeEncodeError.
     """
 
     def list_rows(

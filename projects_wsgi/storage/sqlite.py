@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any, Callable
 
 from ..model import (
@@ -35,8 +36,8 @@ logger = logging.getLogger("projects_wsgi")
 MEMORY = ":memory:"
 MAX_ID = 2**63 - 1  # SQLite's largest rowid
 
-# Enough for the threads that are inside SQLite at one moment; more are opened and closed again.
-_MAX_IDLE_CONNECTIONS = 16
+# Connections of one process. More would not be faster, and each holds three file descriptors.
+_MAX_CONNECTIONS = 16
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
@@ -103,7 +104,6 @@ class SQLiteStore(Store):
         self.path = name if name == MEMORY else os.path.abspath(name)
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self._closed = False
         self._inherited: list[_Connections] = []
         connection = self._connect()
         try:
@@ -114,14 +114,13 @@ class SQLiteStore(Store):
         except BaseException:
             connection.close()
             raise
-        self._connections: _Connections
         if self.path == MEMORY:
-            self._connections = _SingleConnection(connection)
+            self._connections = _Connections(lambda: connection, 1, [connection])
         else:
             # Nothing stays open until the first call: a process that forks right after the
             # application was made (gunicorn --preload) hands no connection to its children.
             connection.close()
-            self._connections = _Connections(self._connect)
+            self._connections = _Connections(self._connect, _MAX_CONNECTIONS)
 
     # Reading: single statements, in autocommit.
 
@@ -200,14 +199,13 @@ class SQLiteStore(Store):
             raise ProjectInUse(key) from None
 
     def close(self) -> None:
-        self._closed = True
         self._connections.close()
 
     # Connections and transactions.
 
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         connections = self._own_connections()
-        connection = connections.acquire()
+        connection = connections.acquire(self._busy_timeout)
         try:
             return connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
@@ -215,7 +213,7 @@ class SQLiteStore(Store):
         finally:
             connections.release(connection)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Run the block inside one write transaction; its errors undo it.
 
@@ -226,7 +224,7 @@ class SQLiteStore(Store):
         if not connections.write_lock.acquire(timeout=self._busy_timeout):
             raise StoreBusy("another thread has been writing for longer than the busy timeout")
         try:
-            connection = connections.acquire()
+            connection = connections.acquire(self._busy_timeout)
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
@@ -257,8 +255,6 @@ class SQLiteStore(Store):
         return connections
 
     def _connect(self) -> sqlite3.Connection:
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
         try:
             connection = sqlite3.connect(
                 self.path,
@@ -341,62 +337,53 @@ class SQLiteStore(Store):
 
 
 class _Connections:
-    """The connections of one process: any number in use, a few idle, and the lock of its writers."""
+    """The connections of one process, at most size of them, and the lock of its writers."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        size: int,
+        idle: Iterable[sqlite3.Connection] = (),
+    ) -> None:
         self.pid = os.getpid()
         self.write_lock = threading.Lock()
         self._connect = connect
-        self._idle: deque[sqlite3.Connection] = deque()
-        self._closed = False
+        self._size = size
+        self._is_closed = False
+        # Both are C's, and so cheap: a token for each connection that is not in use, and those
+        # of them that have been opened.
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._idle = deque(idle)
+        for _ in range(size):
+            self._tokens.put(None)
 
-    def acquire(self) -> sqlite3.Connection:
+    def acquire(self, timeout: float) -> sqlite3.Connection:
         try:
-            # The deque's own operations are atomic: no lock to wait at, none for a fork to leave locked.
-            return self._idle.pop()
-        except IndexError:
-            return self._connect()
+            self._tokens.get(timeout=timeout)
+        except Empty:
+            raise StoreBusy("all connections have been in use for longer than the busy timeout") from None
+        try:
+            if self._is_closed:
+                raise StoreUnavailable("the store is closed")
+            return self._idle.pop() if self._idle else self._connect()
+        except BaseException:
+            self._tokens.put(None)
+            raise
 
     def release(self, connection: sqlite3.Connection) -> None:
-        if self._closed or len(self._idle) >= _MAX_IDLE_CONNECTIONS:
-            connection.close()
-        else:
-            self._idle.append(connection)
+        self._idle.append(connection)
+        if self._is_closed:
+            self.close()
+        self._tokens.put(None)
 
     def after_fork(self) -> _Connections:
-        return _Connections(self._connect)
+        return _Connections(self._connect, self._size)
 
     def close(self) -> None:
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-
-
-class _SingleConnection(_Connections):
-    """The connection that a database in memory is, for one call at a time."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__(lambda: connection)
-        self._turn = threading.Lock()
-
-    def acquire(self) -> sqlite3.Connection:
-        self._turn.acquire()
-        if self._closed:
-            self._turn.release()
-            raise StoreUnavailable("the store is closed")
-        return self._connect()
-
-    def release(self, connection: sqlite3.Connection) -> None:
-        self._turn.release()
-
-    def after_fork(self) -> _Connections:
-        # A child has its own copy of the parent's memory, and so of the database.
-        return _SingleConnection(self._connect())
-
-    def close(self) -> None:
-        with self._turn:
-            self._closed = True
-            self._connect().close()
+        self._is_closed = True
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
 
 def _selection(key: ProjectKey) -> tuple[str, tuple[ProjectKey]]:
