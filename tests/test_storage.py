@@ -508,7 +508,23 @@ def test_processes_can_open_a_new_file_at_the_same_moment(file: Path) -> None:
         assert len(store.list_rows()) == 41
 
 
-AFTER_FORK = """
+def run_script(script: str, *arguments: str, cwd: Path) -> str:
+    """Run a script in a process of its own; return what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout.strip()
+
+
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+BOTH_SIDES = """
 import os, sys
 from projects_wsgi import SQLiteStore
 store = SQLiteStore(sys.argv[1])
@@ -520,30 +536,89 @@ assert store.get("before").id == 2
 if child == 0:
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
-print(sorted(row[1] for row in store.list_rows()))
+print(*sorted(row[1] for row in store.list_rows()))
 store.close()
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("database", ["projects.db", ":memory:"])
-def test_a_store_works_on_both_sides_of_a_fork(tmp_path: Path, database: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", AFTER_FORK, database],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert result.stderr == ""
-    # A database in memory is the child's own from the fork on.
-    expected = (
-        ["before", "child", "default", "parent"]
-        if database != ":memory:"
-        else ["before", "default", "parent"]
-    )
-    assert result.stdout.strip() == str(expected)
+@forks
+@pytest.mark.parametrize(
+    ("database", "expected"),
+    [
+        ("projects.db", "before child default parent"),
+        (":memory:", "before default parent"),  # the child has its own copy from the fork on
+    ],
+)
+def test_a_store_works_on_both_sides_of_a_fork(tmp_path: Path, database: str, expected: str) -> None:
+    assert run_script(BOTH_SIDES, database, cwd=tmp_path) == expected
+
+
+PARENT_ENDS = """
+import os
+from projects_wsgi import SQLiteStore
+store = SQLiteStore("projects.db")
+store.create("before")
+from_child, to_parent = os.pipe()
+from_parent, to_child = os.pipe()
+child = os.fork()
+if child == 0:
+    store.list_rows()
+    os.write(to_parent, b"x")
+    os.read(from_parent, 1)
+    store.create("acknowledged")
+    os.kill(os.getpid(), 9)
+os.read(from_child, 1)
+store.close()
+os.write(to_child, b"x")
+os.waitpid(child, 0)
+print(*[row[1] for row in SQLiteStore("projects.db").list_rows()])
+"""
+
+
+@forks
+def test_a_child_loses_nothing_when_its_parent_ends_first(tmp_path: Path) -> None:
+    assert run_script(PARENT_ENDS, cwd=tmp_path) == "acknowledged before default"
+
+
+FORK_AMONG_THREADS = """
+import os, threading, warnings
+from projects_wsgi import SQLiteStore
+warnings.simplefilter("ignore")  # newer Pythons advise against this very thing
+store = SQLiteStore("projects.db")
+done = threading.Event()
+made = []
+
+def work(name):
+    while not done.is_set():
+        made.append(store.create(f"{name}-{len(made)}-{threading.get_ident()}").id)
+        store.list_rows()
+
+threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+for thread in threads:
+    thread.start()
+for turn in range(10):
+    child = os.fork()
+    if child == 0:
+        store.create(f"child-{turn}")
+        grandchild = os.fork()
+        store.create(f"{'grandchild' if grandchild == 0 else 'parent'}-{turn}")
+        if grandchild:
+            os.waitpid(grandchild, 0)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+done.set()
+for thread in threads:
+    thread.join()
+found = [row[1] for row in store.list_rows(limit=10**6)]
+assert len(found) == len(set(found)) == 1 + len(made) + 30, (len(found), len(made))
+store.close()
+print("all there")
+"""
+
+
+@forks
+def test_a_process_can_fork_while_its_threads_write(tmp_path: Path) -> None:
+    assert run_script(FORK_AMONG_THREADS, cwd=tmp_path) == "all there"
 
 
 def test_nothing_is_open_until_the_first_call(file: Path) -> None:

@@ -8,8 +8,9 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Callable
 
@@ -114,13 +115,16 @@ class SQLiteStore(Store):
         except BaseException:
             connection.close()
             raise
+        self._connections: _Connections
         if self.path == MEMORY:
-            self._connections = _Connections(lambda: connection, 1, [connection])
+            self._connections = _MemoryConnection(connection)
         else:
             # Nothing stays open until the first call: a process that forks right after the
             # application was made (gunicorn --preload) hands no connection to its children.
             connection.close()
             self._connections = _Connections(self._connect, _MAX_CONNECTIONS)
+
+        self._close_before_forks()
 
     # Reading: single statements, in autocommit.
 
@@ -245,14 +249,35 @@ class SQLiteStore(Store):
     def _own_connections(self) -> _Connections:
         """Return this process's connections.
 
-        A connection must not cross a fork. The parent's are kept referenced and never closed:
-        closing them here would drop the file locks that SQLite counts by process.
+        A connection must not cross a fork. Those of a parent that forked behind Python's back are
+        kept referenced and never closed: that would drop the locks that SQLite counts by process.
         """
         connections = self._connections
         if connections.pid != os.getpid():
             self._inherited.append(connections)
             self._connections = connections = connections.after_fork()
         return connections
+
+    def _close_before_forks(self) -> None:
+        """Have no connection open at the moment of a fork, whichever thread forks.
+
+        With one open, SQLite in the child would take the parent's file locks for its own: when the
+        parent then ends, it would remove the write-ahead log under the child's feet.
+        """
+        reference = weakref.ref(self)
+
+        def pause() -> None:
+            store = reference()
+            if store is not None:
+                store._own_connections().pause(store._busy_timeout)
+
+        def resume() -> None:
+            store = reference()
+            if store is not None:
+                store._own_connections().resume()
+
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=pause, after_in_parent=resume)
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -339,21 +364,18 @@ class SQLiteStore(Store):
 class _Connections:
     """The connections of one process, at most size of them, and the lock of its writers."""
 
-    def __init__(
-        self,
-        connect: Callable[[], sqlite3.Connection],
-        size: int,
-        idle: Iterable[sqlite3.Connection] = (),
-    ) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], size: int) -> None:
         self.pid = os.getpid()
         self.write_lock = threading.Lock()
         self._connect = connect
         self._size = size
         self._is_closed = False
+        self._pause = threading.Lock()
+        self._paused = 0
         # Both are C's, and so cheap: a token for each connection that is not in use, and those
         # of them that have been opened.
         self._tokens: SimpleQueue[None] = SimpleQueue()
-        self._idle = deque(idle)
+        self._idle: deque[sqlite3.Connection] = deque()
         for _ in range(size):
             self._tokens.put(None)
 
@@ -373,17 +395,55 @@ class _Connections:
     def release(self, connection: sqlite3.Connection) -> None:
         self._idle.append(connection)
         if self._is_closed:
-            self.close()
+            self._close_idle()
         self._tokens.put(None)
+
+    def pause(self, timeout: float) -> None:
+        """Wait until no connection is in use, let none be, and close them.
+
+        What is still in use after timeout seconds is let be: a fork must not wait for ever.
+        """
+        self._pause.acquire()
+        deadline = time.monotonic() + timeout
+        with contextlib.suppress(Empty):
+            while self._paused < self._size:
+                self._tokens.get(timeout=max(0.0, deadline - time.monotonic()))
+                self._paused += 1
+        self._close_idle()
+
+    def resume(self) -> None:
+        while self._paused:
+            self._paused -= 1
+            self._tokens.put(None)
+        self._pause.release()
 
     def after_fork(self) -> _Connections:
         return _Connections(self._connect, self._size)
 
     def close(self) -> None:
         self._is_closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
+
+
+class _MemoryConnection(_Connections):
+    """The one connection that a database in memory is; closing it ends the database."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(lambda: connection, 1)
+        self._idle.append(connection)
+
+    def _close_idle(self) -> None:
+        if self._is_closed:
+            super()._close_idle()
+
+    def after_fork(self) -> _Connections:
+        # A child has its own copy of the parent's memory, and so of the database.
+        return _MemoryConnection(self._connect())
 
 
 def _selection(key: ProjectKey) -> tuple[str, tuple[ProjectKey]]:
