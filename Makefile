@@ -33,14 +33,13 @@ test-package: $(VENV)/.dev ## build the package, install it elsewhere, run it
 	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
 	cd $(VENV)-package && bin/projects-wsgi --version
 
-test-pythons: ## run tests, style and types on the oldest and the newest Python found here
-	@set -e; for version in 3.9 3.13; do \
-		for python in "$$HOME"/.pyenv/versions/$$version.*/bin/python python$$version none; do \
-			if "$$python" -c '' 2>/dev/null; then break; fi; \
-		done; \
-		if [ "$$python" = none ]; then echo "there is no Python $$version here"; exit 1; fi; \
-		echo "-- $$python"; \
-		$(MAKE) --no-print-directory PYTHON="$$python" VENV=$(VENV)-$$version test lint types; \
+PYTHONS ?= python3.9 python3.13
+
+test-pythons: ## run tests, style and types on each of PYTHONS
+	@set -e; for python in $(PYTHONS); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "-- $$python ($$version)"; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=$(VENV)-$$version test lint types; \
 	done
 
 lint: $(VENV)/.dev ## check style and format

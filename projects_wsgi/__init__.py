@@ -10,12 +10,14 @@ import os
 
 from .app import ProjectsApp
 from .model import (
+    ChangeForbidden,
     DefaultProjectProtected,
     Project,
     ProjectExists,
-    ProjectInUse,
+    ProjectKey,
     ProjectKind,
     ProjectNotFound,
+    ProjectRow,
     ProjectsError,
     StoreBusy,
     StoreError,
@@ -29,12 +31,14 @@ from .wire import PHOENIX_VERSION
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChangeForbidden",
     "DefaultProjectProtected",
     "Project",
     "ProjectExists",
-    "ProjectInUse",
+    "ProjectKey",
     "ProjectKind",
     "ProjectNotFound",
+    "ProjectRow",
     "ProjectsApp",
     "ProjectsError",
     "SQLiteStore",
@@ -66,15 +70,21 @@ def make_app(
 
     The callable's ``store`` is the store, for the host's own use.
     """
+    store: Store
     if isinstance(database, (str, os.PathLike)):
         store = open_store(database)
-    elif hasattr(database, "list_rows"):
+    elif hasattr(database, "list_rows"):  # cheaper than asking a Protocol
         store = database
     else:
         raise TypeError(f'database must be a path, ":memory:" or a Store, not {database!r}')
-    return ProjectsApp(
-        store,
-        max_page_size=max_page_size,
-        max_body_size=max_body_size,
-        phoenix_version=phoenix_version,
-    )
+    try:
+        return ProjectsApp(
+            store,
+            max_page_size=max_page_size,
+            max_body_size=max_body_size,
+            phoenix_version=phoenix_version,
+        )
+    except ValueError:
+        if store is not database:
+            store.close()
+        raise

@@ -17,10 +17,7 @@ logger = logging.getLogger("projects_wsgi")
 class ProjectsApp:
     """The projects API of Phoenix as a WSGI callable over a store.
 
-    store: where the projects are; open to the host as well.
-    max_page_size: rows, > 0; the longest page, whatever limit a client asks for.
-    max_body_size: bytes, > 0; a longer body is answered with 413, unread.
-    phoenix_version: the Phoenix to pass for, three integers; clients gate features on it.
+    store: where the projects are; open to the host as well. The rest: see make_app.
     Raises ValueError for a number or a version out of its range.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
@@ -44,6 +41,7 @@ class ProjectsApp:
         self.max_page_size = max_page_size
         self.max_body_size = max_body_size
         self.phoenix_version = phoenix_version
+        # Those that every answer carries.
         self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
         collection = {"GET": self.list_projects, "POST": self.create_project}
         self._router = Router(
@@ -63,6 +61,7 @@ class ProjectsApp:
         )
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+        """Answer a request as PEP 3333 has it."""
         response = self._respond(environ)
         is_head = environ.get("REQUEST_METHOD") == "HEAD"
         return response.send(start_response, self.common_headers, with_body=not is_head)
@@ -92,12 +91,14 @@ class ProjectsApp:
     # /v1/projects
 
     def list_projects(self, request: Request) -> Response:
+        """Answer a page of projects, newest first."""
         page = wire.parse_page_parameters(request.query, self.max_page_size)
         # One row more than the page holds tells whether and where the next one starts.
         rows = self.store.list_rows(page.start_id, page.limit + 1, page.name_contains, page.kinds)
         return Response(200, wire.JSON, wire.render_page(rows, page.limit))
 
     def create_project(self, request: Request) -> Response:
+        """Make a project and answer it."""
         body = request.read_body(self.max_body_size)
         name, description = wire.parse_create(body, request.content_type)
         return Response(200, wire.JSON, wire.render_project(self.store.create(name, description)))
@@ -105,29 +106,36 @@ class ProjectsApp:
     # /v1/projects/{project_identifier}
 
     def get_project(self, _: Request, identifier: str) -> Response:
+        """Answer the project of an id or a name."""
         project = self.store.get(wire.parse_identifier(identifier))
         return Response(200, wire.JSON, wire.render_project(project))
 
     def update_project(self, request: Request, identifier: str) -> Response:
+        """Set a project's description and answer the project."""
         description = wire.parse_update(request.read_body(self.max_body_size), request.content_type)
         project = self.store.update(wire.parse_identifier(identifier), description)
         return Response(200, wire.JSON, wire.render_project(project))
 
     def delete_project(self, _: Request, identifier: str) -> Response:
+        """Delete a project and answer nothing."""
         self.store.delete(wire.parse_identifier(identifier))
         return Response(204)
 
     # The rest
 
     def get_health(self, _: Request) -> Response:
+        """Answer that the process does."""
         return Response(200, wire.TEXT, b"OK")
 
     def get_readiness(self, _: Request) -> Response:
+        """Answer whether the store does."""
         self.store.ping()
         return Response(200, wire.JSON, b"{}")
 
     def get_phoenix_version(self, _: Request) -> Response:
+        """Answer the version of the Phoenix to pass for."""
         return Response(200, wire.TEXT, wire.render_text(self.phoenix_version))
 
     def get_openapi(self, _: Request) -> Response:
+        """Answer the OpenAPI document."""
         return Response(200, wire.JSON, wire.render_json(openapi.build_document(self.phoenix_version)))

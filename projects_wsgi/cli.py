@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any, Callable, NamedTuple, NoReturn
 
 from . import __version__, make_app
 from .model import StoreError
-from .server import Server
+from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
 
 PROGRAM = "projects-wsgi"
 _POLL_SECONDS = 0.1  # how long a signal may go unnoticed
@@ -25,7 +26,8 @@ _POLL_SECONDS = 0.1  # how long a signal may go unnoticed
 def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         # int() would also take what nobody means: blanks, underscores, other scripts' digits.
-        if not (text.isascii() and text.isdigit()) or not minimum <= int(text) <= maximum:
+        is_number = text.isascii() and text.isdigit() and len(text) <= 10
+        if not (is_number and minimum <= int(text) <= maximum):
             raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {minimum} to {maximum}")
         return int(text)
 
@@ -43,15 +45,24 @@ def _seconds(text: str) -> float:
 
 
 def _flag(text: str) -> bool:
-    flags = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
-    try:
-        return flags[text.lower()]
-    except KeyError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0") from None
+    word = text.lower()
+    if word not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
+    return word in ("1", "true", "yes", "on")
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it must not be empty")
+    return text
 
 
 class Option(NamedTuple):
-    """One option of the command line, which its environment variable stands in for."""
+    """One option of the command line, which its environment variable stands in for.
+
+    flag: with its dashes. parse: its text to its value; raises ArgumentTypeError. default: the
+    value if neither is given. metavar: None for a flag without a value. help: one clause.
+    """
 
     flag: str
     parse: Callable[[str], Any]
@@ -69,8 +80,8 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("--db", str, "projects.db", "FILE", "the SQLite file, made if missing; :memory: keeps nothing"),
-    Option("--host", str, "127.0.0.1", "HOST", "the address to listen at, IPv4 or IPv6"),
+    Option("--db", _name, "projects.db", "FILE", "the SQLite file, made if missing; :memory: keeps nothing"),
+    Option("--host", _name, "127.0.0.1", "HOST", "the address to listen at, IPv4 or IPv6"),
     Option("--port", _integer(0, 65_535), 6006, "PORT", "the port to listen at; 0 takes a free one"),
     Option("--max-page-size", _integer(1, 2**31), 10_000, "N", "the longest page, in projects"),
     Option("--max-body-size", _integer(1, 2**31), 1_048_576, "N", "the largest body that is read, in bytes"),
@@ -121,7 +132,7 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     return 0
 
 
-def _handle_signals(handler: Callable[..., None]) -> None:
+def _handle_signals(handler: Callable[..., None] | signal.Handlers) -> None:
     # SIGINT as well: a shell starts its background jobs with it ignored.
     for signal_ in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_, handler)
@@ -148,6 +159,10 @@ def _complete(
 
 
 def _serve(settings: argparse.Namespace) -> None:
+    _allow_many_connections()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the name of the file may not be in its encoding
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
     if settings.quiet:
         logging.getLogger("projects_wsgi.server").setLevel(logging.WARNING)
@@ -161,7 +176,7 @@ def _serve(settings: argparse.Namespace) -> None:
         server = Server(
             settings.host, settings.port, app, timeout=settings.timeout, headers=app.common_headers
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         app.store.close()
         _fail(_explain(error, settings.host, settings.port))
     database = settings.db if settings.db == ":memory:" else os.path.abspath(settings.db)
@@ -170,10 +185,21 @@ def _serve(settings: argparse.Namespace) -> None:
             threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
             print(f"Serving the projects in {database} at {server.url} (Ctrl-C stops)", flush=True)
             signals.recv(1)
-            _handle_signals(_interrupt)  # a second signal does not wait for what is under way
+            _handle_signals(signal.SIG_IGN)  # it is stopping already
             server.shutdown()
     finally:
         app.store.close()
+
+
+def _allow_many_connections() -> None:
+    """Raise this process's limit of file descriptors, which is often low for historical reasons."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not on Windows
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
+        if 0 <= soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard) if hard >= 0 else wanted, hard))
 
 
 @contextlib.contextmanager
@@ -194,7 +220,9 @@ def _caught_signals() -> Iterator[socket.socket]:
             signal.set_wakeup_fd(-1)
 
 
-def _explain(error: OSError, host: str, port: int) -> str:
+def _explain(error: OSError | UnicodeError, host: str, port: int) -> str:
+    if isinstance(error, UnicodeError):
+        return f"{host} is no host name; choose another with --host"
     if error.errno == errno.EADDRINUSE:
         return f"port {port} at {host} is taken; choose another with --port, or 0 for any free one"
     if error.errno == errno.EACCES:

@@ -65,12 +65,8 @@ class ProjectExists(ProjectsError):
         self.name = name
 
 
-class ProjectInUse(ProjectsError):
-    """Rows of the host's own tables refer to the project and forbid its deletion (409)."""
-
-    def __init__(self, key: ProjectKey) -> None:
-        super().__init__(f"other data refer to the project {key!r} and forbid its deletion")
-        self.key = key
+class ChangeForbidden(ProjectsError):
+    """A constraint or trigger of the host's own, in the same database, forbids the change (409)."""
 
 
 class DefaultProjectProtected(ProjectsError):

@@ -26,6 +26,7 @@ from .wsgi import Environ, HTTPError, Response, WSGIApplication
 logger = logging.getLogger("projects_wsgi.server")
 
 MAX_CONNECTIONS = 2_000
+RESERVED_DESCRIPTORS = 100  # for the application, whose database needs some of its own
 MAX_LINE_SIZE = 65_536  # bytes of the request line or of one header line
 MAX_HEADER_SIZE = 65_536  # bytes of all header lines
 MAX_HEADERS = 100
@@ -52,7 +53,8 @@ class Server(socketserver.TCPServer):
     host: a name or address to listen at, IPv4 or IPv6. port: 0 takes a free one.
     application: the WSGI callable.
     timeout: seconds that a connection may be idle, and that one request may take to arrive.
-    max_connections: connections served at a time; further ones wait to be accepted.
+    max_connections: connections served at a time, fewer where file descriptors are scarce; further
+        ones wait to be accepted.
     headers: those that the answers to what is not a proper request carry.
     Raises OSError when it cannot listen there.
 
@@ -77,7 +79,7 @@ class Server(socketserver.TCPServer):
         self.headers = headers
         self.connection_timeout = timeout
         self._is_stopping = False
-        self._slots = threading.BoundedSemaphore(max_connections)
+        self._slots = threading.BoundedSemaphore(min(max_connections, _most_connections()))
         self._threads: dict[socket.socket, threading.Thread] = {}
         flags = socket.AI_PASSIVE
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)[0]
@@ -146,6 +148,16 @@ class Server(socketserver.TCPServer):
         deadline = time.monotonic() + GRACE_SECONDS
         for thread in threads.values():
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _most_connections() -> int:
+    """Return how many connections leave the application the file descriptors that it needs."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return MAX_CONNECTIONS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if limit < 0 else max(limit - RESERVED_DESCRIPTORS, limit // 4, 1)
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -246,7 +258,7 @@ class _Connection(socketserver.BaseRequestHandler):
             elif key in _SINGLE_HEADERS:
                 raise HTTPError(400, f"The header {name} came twice")
             else:
-                environ[key] += ("; " if key == "HTTP_COOKIE" else ", ") + value
+                environ[key] += ", " + value
 
     def read_line(self, status_if_too_long: int) -> bytes:
         try:

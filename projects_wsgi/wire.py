@@ -16,17 +16,17 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
 
 from .model import (
+    ChangeForbidden,
     DefaultProjectProtected,
     ProjectExists,
-    ProjectInUse,
     ProjectKey,
     ProjectKind,
     ProjectNotFound,
     ProjectRow,
     ProjectsError,
     StoreBusy,
+    StoreError,
     StoreFull,
-    StoreUnavailable,
 )
 
 PHOENIX_VERSION = "20.26.1"
@@ -95,6 +95,13 @@ def _parse_global_id(text: str) -> tuple[str, int]:
 
 # Query parameters
 
+# The parameters that list more kinds, in the order in which Phoenix declares them.
+KIND_PARAMETERS = {
+    "include_experiment_projects": ProjectKind.EXPERIMENT,
+    "include_dataset_evaluator_projects": ProjectKind.DATASET_EVALUATOR,
+}
+_STANDARD = frozenset([ProjectKind.STANDARD])
+
 # What pydantic takes for an integer; \s without the four separators that only Python strips.
 _INTEGER = re.compile(r"[^\S\x1c-\x1f]*([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?[^\S\x1c-\x1f]*")
 _MORE_THAN_ANY_LIMIT = 2**63
@@ -139,15 +146,6 @@ def parse_page_parameters(query: str, max_page_size: int) -> PageParameters:
         raise _validation_error(errors)
     start_id = parse_cursor(values.get("cursor", ""))
     return PageParameters(start_id, min(limit, max_page_size), values.get("name_contains", ""), kinds)
-
-
-_STANDARD = frozenset([ProjectKind.STANDARD])
-
-# The parameters that list more kinds, in the order in which Phoenix declares them.
-KIND_PARAMETERS = {
-    "include_experiment_projects": ProjectKind.EXPERIMENT,
-    "include_dataset_evaluator_projects": ProjectKind.DATASET_EVALUATOR,
-}
 
 
 def _parse_limit(text: str, errors: list[dict[str, Any]]) -> int:
@@ -266,6 +264,7 @@ _JSON_STRING = r'"(?:[^"\\]+|\\.)*"?'
 _NUMBERS = re.compile(rf"{_JSON_STRING}|(-?(?:NaN|Infinity|\d+((?:\.\d+)?(?:[eE][+-]?\d+)?)))", re.DOTALL)
 _BRACKETS = re.compile(rf"{_JSON_STRING}|[\[{{]|([\]}}])", re.DOTALL)
 _BLANKS = re.compile(r"[ \t\n\r]*")
+_PROPERTY_NAME_EXPECTED = "Expecting property name enclosed in double quotes"
 
 
 def _parse_json(text: str) -> Any:
@@ -296,9 +295,6 @@ def _parse_json(text: str) -> Any:
     if error is not None:
         raise error
     return value
-
-
-_PROPERTY_NAME_EXPECTED = "Expecting property name enclosed in double quotes"
 
 
 def _find_not_finite(text: str) -> int:
@@ -405,15 +401,15 @@ def _parsing_error() -> WireError:
     return WireError(400, TEXT, render_text("There was an error parsing the body"))
 
 
-# What each error of the model becomes: a status, and the text that tells the client.
-_ERRORS: dict[type[ProjectsError], tuple[int, str]] = {
+# What each error of the model, and whatever derives from it, becomes: a status and a text.
+_ERRORS: dict[type, tuple[int, str]] = {
     ProjectNotFound: (404, "Project with {error.addressed_by} {identifier} not found"),
     ProjectExists: (409, "Project with name {error.name} already exists"),
-    ProjectInUse: (409, "Project {identifier} cannot be deleted: other data refer to it"),
+    ChangeForbidden: (409, "Other data in the database forbid this change"),
     DefaultProjectProtected: (403, "The default project cannot be deleted"),
     StoreBusy: (503, "The database is busy: others are writing to it. Nothing was changed; try again"),
     StoreFull: (507, "The database is full. Nothing was changed; make room, then try again"),
-    StoreUnavailable: (503, "The database does not answer. Nothing was changed; see the server's log"),
+    StoreError: (503, "The database does not answer. Nothing was changed; see the server's log"),
 }
 
 
@@ -422,5 +418,8 @@ def render_error(error: ProjectsError, identifier: str) -> tuple[int, bytes]:
 
     identifier: the path's, as it came; "" where the path has none.
     """
-    status, text = _ERRORS[type(error)]
-    return status, render_text(text.format(error=error, identifier=identifier))
+    for class_ in type(error).__mro__:
+        if class_ in _ERRORS:
+            status, text = _ERRORS[class_]
+            return status, render_text(text.format(error=error, identifier=identifier))
+    return 500, b"Internal Server Error"

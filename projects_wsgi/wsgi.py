@@ -15,7 +15,6 @@ _STATUS_LINES = {
     200: "200 OK",
     204: "204 No Content",
     400: "400 Bad Request",
-    401: "401 Unauthorized",
     403: "403 Forbidden",
     404: "404 Not Found",
     405: "405 Method Not Allowed",
@@ -86,7 +85,8 @@ class Request:
             if not (content_length.isascii() and content_length.isdigit()):
                 raise HTTPError(400, "Content-Length is not a number")
             # Nothing that anybody would allow has 18 digits, and int() limits how many it takes.
-            size = int(content_length) if len(content_length) < 18 else max_size + 1
+            digits = content_length.lstrip("0")
+            size = int(digits or 0) if len(digits) < 18 else max_size + 1
             if size > max_size:
                 raise _too_large(max_size)
             body = _read(environ["wsgi.input"], size)
@@ -147,8 +147,8 @@ def _read(stream: Any, size: int) -> bytes:
                 break
             chunks.append(chunk)
             size -= len(chunk)
-    except OSError:
-        raise HTTPError(400, "The body could not be read to its end") from None
+    except Exception as error:  # each server has its own for a client that breaks off
+        raise HTTPError(400, "The body could not be read to its end") from error
     return b"".join(chunks)
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any
 
 import pytest
 import webtest
@@ -62,46 +64,65 @@ def app(request: pytest.FixtureRequest, projects_app: ProjectsApp) -> webtest.Te
     return PrefixedApp(projects_app, request.param)
 
 
-class Process(NamedTuple):
-    """A server that runs as a process of its own."""
+class Process:
+    """A server that runs as a process of its own.
 
-    popen: subprocess.Popen[str]
-    host: str
-    port: int
+    host, port: where. output, log: what it printed and logged, complete when it has ended.
+    """
 
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+    def __init__(self, popen: subprocess.Popen[str], log: IO[str]) -> None:
+        self.popen = popen
+        assert popen.stdout is not None
+        self.output = popen.stdout.readline()
+        match = re.search(r"http://(\S+):(\d+)", self.output)
+        assert match is not None, f"the server said {self.output!r}"
+        self.host, self.port = match[1], int(match[2])
+        self._log = log
+        self.log = ""
 
-
-def start_server(*arguments: str, cwd: Path, **environ: str) -> Process:
-    """Start `python -m projects_wsgi` on a free port; return when it says that it serves."""
-    root = Path(__file__).parent.parent
-    popen = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "projects_wsgi", "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(root), **environ},
-        text=True,
-    )
-    assert popen.stdout is not None
-    line = popen.stdout.readline()
-    match = re.search(r"http://(\S+):(\d+)", line)
-    assert match is not None, f"the server said {line!r}"
-    return Process(popen, match[1], int(match[2]))
+    def end(self) -> None:
+        """Wait for the process; collect what it left."""
+        self.output += self.popen.communicate(timeout=10)[0]
+        self._log.seek(0)
+        self.log = self._log.read()
 
 
-def stop_server(process: Process) -> int:
-    """Stop a server as a service manager would; return its exit status."""
-    process.popen.send_signal(signal.SIGTERM)
-    process.popen.communicate(timeout=10)
-    return process.popen.returncode
+def environment(**environ: str) -> dict[str, str]:
+    """Return the environment of a process that can import the package from wherever it runs."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **environ}
+
+
+@contextlib.contextmanager
+def running_server(
+    *arguments: str,
+    cwd: Path,
+    environ: Mapping[str, str] | None = None,
+    stop: signal.Signals = signal.SIGTERM,
+) -> Iterator[Process]:
+    """Run `python -m projects_wsgi` on a free port; stop it with a signal, which it must obey with 0."""
+    command = [sys.executable, "-W", "error", "-m", "projects_wsgi", "--port", "0", *arguments]
+    with tempfile.TemporaryFile("w+") as log:
+        popen = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment(**(environ or {})),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            process = Process(popen, log)
+            yield process
+            popen.send_signal(stop)
+            process.end()
+        finally:
+            popen.kill()
+            popen.communicate()
+        assert popen.returncode == 0, process.log
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Process]:
     """`python -m projects_wsgi` over a fresh file."""
-    process = start_server("--quiet", cwd=tmp_path)
-    yield process
-    assert stop_server(process) == 0
+    with running_server("--quiet", cwd=tmp_path) as process:
+        yield process

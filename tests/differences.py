@@ -1,6 +1,6 @@
-"""The deliberate differences from Phoenix 20.26.1, one entry per row, as far as recordings show them.
+"""The deliberate differences from Phoenix 20.26.1, one entry per row.
 
-An answer that is not Phoenix's must be explained by the entry for its request, and by nothing else.
+A recorded answer that is not ours must be explained by the entry for its request, and by nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .replay import Answer, Send, Step
 class Difference(NamedTuple):
     """One row of the table.
 
-    row: its first cell. applies: whether a request, with Phoenix's answer, is such a case.
+    row: its first cell in the README. applies: whether a request, with Phoenix's answer, is such a case.
     holds: whether our answer is the one that the row promises.
     """
 
@@ -171,10 +171,25 @@ def _finds_more_by_full_folding(step: Step, answer: Answer, send: Send) -> bool:
 
 DIFFERENCES = (
     Difference("a name that exists", _name_exists, _is_conflict),
-    Difference("lone surrogates in a string", _holds_surrogate, _is_string_unicode),
-    Difference("NaN, Infinity in JSON", _holds_infinite, _is_json_invalid),
+    Difference(
+        'lone surrogates (`"\\ud800"`) in a name or description', _holds_surrogate, _is_string_unicode
+    ),
+    Difference("`NaN`, `Infinity`, `1e999` in JSON", _holds_infinite, _is_json_invalid),
     Difference("a cursor or id past 64 bits", _is_past_64_bits, _is_page_or_not_found),
-    Difference("limit of 2^63 and more", _has_huge_limit, _is_largest_page),
+    Difference("`limit` beyond the largest page", _has_huge_limit, _is_largest_page),
     Difference("OPTIONS", _is_options, _is_allow),
-    Difference("name_contains", _is_search, _finds_more_by_full_folding),
+    Difference("`name_contains`", _is_search, _finds_more_by_full_folding),
 )
+
+# The rows that recordings cannot show, each with the test that proves it.
+PROVEN_ELSEWHERE = {
+    "a name that reads as a project id": "test_a_name_that_reads_as_a_project_id_is_refused",
+    "an id whose project is gone": "test_ids_are_never_used_twice",
+    "a name with `/` in it": "test_every_name_is_reachable",
+    "unknown path; HEAD; trailing slash": "test_a_trailing_slash_is_the_collection",
+    "a body of more than 1 MiB, or of unknown length": "test_a_body_that_is_too_large_is_not_read",
+    "a body in UTF-16 or UTF-32, or nested more than 900 deep": "test_what_cannot_be_decoded_is_400",
+    "database busy; full; out of reach": (
+        "test_a_store_that_fails_is_told_to_the_client_and_explained_to_the_log"
+    ),
+}

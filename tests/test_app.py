@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 from urllib.parse import quote
 from wsgiref.util import setup_testing_defaults
@@ -16,6 +16,7 @@ import webtest
 
 from projects_wsgi import (
     ProjectsApp,
+    ProjectsError,
     SQLiteStore,
     StoreBusy,
     StoreError,
@@ -154,7 +155,9 @@ def test_a_raw_utf_8_query_is_read_as_utf_8(projects_app: ProjectsApp) -> None:
         ("/arize_phoenix_version", "text/plain; charset=utf-8", b"20.26.1"),
     ],
 )
-def test_the_other_routes(app: webtest.TestApp, path: str, content_type: str, body: bytes) -> None:
+def test_the_other_routes_answer_what_they_always_do(
+    app: webtest.TestApp, path: str, content_type: str, body: bytes
+) -> None:
     response = app.get(path)
     assert (response.headers["Content-Type"], response.body) == (content_type, body)
 
@@ -177,6 +180,12 @@ def test_the_version_can_be_set() -> None:
         {"phoenix_version": "٢.٠.٠"},
     ],
 )
+def test_an_option_out_of_its_range_leaves_nothing_open(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        make_app(":memory:", **options)
+
+
+@pytest.mark.parametrize("options", [{"max_page_size": 0}, {"max_body_size": -1}])
 def test_options_out_of_their_range_are_refused(options: dict[str, Any]) -> None:
     (name,) = options
     with closing(SQLiteStore(":memory:")) as store, pytest.raises(ValueError, match=name):
@@ -320,6 +329,33 @@ def test_no_body_is_a_missing_body(app: webtest.TestApp) -> None:
     assert error == {"type": "missing", "loc": ["body"], "msg": "Field required", "input": None}
 
 
+def test_a_body_that_the_servers_own_error_breaks_off_is_400(app: webtest.TestApp) -> None:
+    class Broken(io.BytesIO):
+        def read(self, *_: Any) -> bytes:
+            raise ValueError("a malformed chunk")
+
+    broken: dict[str, Any] = {"wsgi.input": Broken(), "wsgi.input_terminated": True}
+    assert post(app, BODY, 400, **broken).text == "The body could not be read to its end"
+
+
+def test_a_length_may_have_zeros_before_it(projects_app: ProjectsApp) -> None:
+    app = webtest.TestApp(projects_app, lint=False)
+    assert post(app, BODY, CONTENT_LENGTH="0" * 30 + "12").json["data"]["name"] == "x"
+
+
+def test_json_is_compact_and_leaves_other_scripts_as_they_are(app: webtest.TestApp) -> None:
+    body = '{"name":["é\U0001f680"]}'.encode()
+    response = app.post("/v1/projects", body, content_type="application/json", status=422)
+    assert (
+        response.body
+        == (
+            '{"detail":[{"type":"string_type","loc":["body","name"],'
+            '"msg":"Input should be a valid string","input":["é\U0001f680"]}]}'
+        ).encode()
+    )
+    assert app.get("/openapi.json").body.startswith(b'{"openapi":"3.1.0","info":{"title":')
+
+
 # Errors of the store
 
 
@@ -341,8 +377,10 @@ class BrokenStore(SQLiteStore):
         (StoreBusy("held by p17"), 503, "The database is busy"),
         (StoreFull("at /secret"), 507, "The database is full"),
         (StoreUnavailable("at /secret"), 503, "The database does not answer"),
+        (StoreError("at /secret"), 503, "The database does not answer"),
+        (type("Queued", (StoreBusy,), {})("held by p17"), 503, "The database is busy"),
     ],
-    ids=["busy", "full", "unavailable"],
+    ids=["busy", "full", "unavailable", "any other", "derived"],
 )
 def failing(request: pytest.FixtureRequest) -> Iterator[tuple[webtest.TestApp, StoreError, int, str]]:
     error, status, text = request.param
@@ -373,7 +411,7 @@ def test_a_store_that_fails_is_told_to_the_client_and_explained_to_the_log(
     response = app.request(path, method=method, body=body, headers=headers, status=status)
     assert response.text.startswith(text)
     assert str(error) not in response.text
-    assert ("Retry-After" in response.headers) == isinstance(error, StoreBusy)
+    assert response.headers.get("Retry-After") == ("1" if isinstance(error, StoreBusy) else None)
     assert str(error) in caplog.text
     assert app.get("/healthz").text == "OK"
 
@@ -416,9 +454,11 @@ def exchanges() -> Iterator[tuple[str, str, dict[str, Any]]]:
 @pytest.mark.parametrize("prefix", ["", "/phoenix"])
 def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) -> None:
     statuses = set()
-    with closing(BrokenStore(StoreFull())) as full, closing(BrokenStore(KeyError())) as broken:
+    with ExitStack() as stack:
         cases = [(projects_app, exchange) for exchange in exchanges()]
-        cases += [(make_app(store), ("GET", "/readyz", {})) for store in (full, broken)]
+        for error in (StoreFull(), StoreBusy(), StoreUnavailable(), ProjectsError(), KeyError()):
+            broken = make_app(stack.enter_context(closing(BrokenStore(error))))
+            cases.append((broken, ("GET", "/readyz", {})))
         for application, (method, path, extra) in cases:
             status, headers, body = call(application, method, path, prefix, **extra)
             statuses.add(status)
@@ -432,7 +472,7 @@ def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) 
                 assert named["content-length"] == str(len(body))
                 assert named["content-type"] in (wire.JSON, wire.TEXT)
             assert status < 300 or status >= 400
-    assert statuses == {200, 204, 400, 403, 404, 405, 409, 411, 413, 422, 500, 507}
+    assert statuses == {200, 204, 400, 403, 404, 405, 409, 411, 413, 422, 500, 503, 507}
 
 
 def call(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -20,16 +21,15 @@ import pytest
 
 from projects_wsgi import SQLiteStore, cli
 
-from .conftest import start_server, stop_server
+from .conftest import Process, environment, running_server
 
 
 def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command that ends by itself."""
-    root = Path(__file__).parent.parent
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "projects_wsgi", *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(root), **environ},
+        env=environment(**environ),
         capture_output=True,
         text=True,
         timeout=30,
@@ -39,10 +39,12 @@ def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProce
 def refusal(*arguments: str, cwd: Path, **environ: str) -> str:
     """Run a command that must fail; return the one line that it says."""
     result = run(*arguments, cwd=cwd, **environ)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    return result.stderr.strip().splitlines()[-1]
+    assert (result.returncode, result.stdout) == (2, "")
+    # Of a wrong option, argparse says how it is used as well.
+    usage, _, error = result.stderr.rpartition("projects-wsgi: ")
+    assert usage == "" or usage.startswith("usage: ")
+    (line,) = error.splitlines()
+    return line
 
 
 def get(host: str, port: int, path: str) -> tuple[int, bytes]:
@@ -52,84 +54,86 @@ def get(host: str, port: int, path: str) -> tuple[int, bytes]:
         return response.status, response.read()
 
 
-def output_and_log(*arguments: str, cwd: Path, **environ: str) -> tuple[str, str]:
-    """Serve one request, stop with Ctrl-C; return what came at standard output and error."""
-    popen = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "projects_wsgi", "--port", "0", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert popen.stdout is not None
-    line = popen.stdout.readline()
-    port = int(re.findall(r":(\d+) ", line)[0])
-    assert get("127.0.0.1", port, "/v1/projects/default")[0] == 200
-    popen.send_signal(signal.SIGINT)
-    rest, log = popen.communicate(timeout=10)
-    assert popen.returncode == 0
-    return line + rest, log
-
-
 def test_it_says_in_one_line_where_it_serves_what_and_logs_a_line_per_request(tmp_path: Path) -> None:
-    output, log = output_and_log("serve", cwd=tmp_path)
-    match = re.fullmatch(
-        r"Serving the projects in (.+) at http://127\.0\.0\.1:\d+ \(Ctrl-C stops\)\n", output
-    )
-    assert match is not None
-    assert Path(match[1]) == tmp_path / "projects.db"
-    assert re.fullmatch(r"\S+ \S+ 127\.0\.0\.1 'GET /v1/projects/default HTTP/1\.1' 200 \d+\n", log)
+    with running_server("serve", cwd=tmp_path, stop=signal.SIGINT) as process:
+        assert get(process.host, process.port, "/v1/projects/default")[0] == 200
+    file = re.escape(str(tmp_path / "projects.db"))
+    address = r"http://127\.0\.0\.1:\d+"
+    assert re.fullmatch(rf"Serving the projects in {file} at {address} \(Ctrl-C stops\)\n", process.output)
+    assert re.fullmatch(r"\S+ \S+ 127\.0\.0\.1 'GET /v1/projects/default HTTP/1\.1' 200 \d+\n", process.log)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "value"), [(["--quiet"], ""), ([], "1"), ([], "TRUE"), (["--quiet"], "0")]
+    ("arguments", "value", "lines"),
+    [(["--quiet"], "", 0), ([], "1", 0), ([], "TRUE", 0), (["--quiet"], "0", 0), ([], "off", 1), ([], "", 1)],
 )
-def test_a_quiet_server_logs_no_requests(tmp_path: Path, arguments: list[str], value: str) -> None:
-    output, log = output_and_log(*arguments, cwd=tmp_path, PROJECTS_WSGI_QUIET=value)
-    assert "http://" in output
-    assert log == ""
+def test_a_quiet_server_logs_no_requests(
+    tmp_path: Path, arguments: list[str], value: str, lines: int
+) -> None:
+    with running_server(*arguments, cwd=tmp_path, environ={"PROJECTS_WSGI_QUIET": value}) as process:
+        assert get(process.host, process.port, "/healthz")[0] == 200
+    assert len(process.log.splitlines()) == lines
 
 
 def test_even_the_answer_to_what_is_no_request_carries_the_version(tmp_path: Path) -> None:
-    process = start_server(cwd=tmp_path)
-    with socket.create_connection((process.host, process.port), timeout=10) as connection:
+    with (
+        running_server(cwd=tmp_path) as process,
+        socket.create_connection((process.host, process.port), timeout=10) as connection,
+    ):
         connection.sendall(b"nonsense\r\n\r\n")
-        answer = connection.makefile("rb").read()
+        with connection.makefile("rb") as file:
+            answer = file.read()
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"\r\nx-phoenix-server-version: 20.26.1\r\n" in answer
-    assert stop_server(process) == 0
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
-def test_it_stops_at_once_even_with_connections_open(tmp_path: Path, signal_: signal.Signals) -> None:
-    process = start_server(cwd=tmp_path)
-    with socket.create_connection((process.host, process.port)) as idle:
-        idle.sendall(b"GET /hea")
-        began = time.monotonic()
-        process.popen.send_signal(signal_)
-        process.popen.communicate(timeout=10)
-    assert process.popen.returncode == 0
-    assert time.monotonic() - began < 2
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_at_once_even_with_connections_open(tmp_path: Path, stop: signal.Signals) -> None:
+    with contextlib.ExitStack() as stack:
+        with running_server(cwd=tmp_path, stop=stop) as process:
+            for data in (
+                b"",
+                b"GET /hea",
+                b"POST /v1/projects HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+            ):
+                client = stack.enter_context(socket.create_connection((process.host, process.port)))
+                client.sendall(data)
+            began = time.monotonic()
+        assert time.monotonic() - began < 2
+    assert "Traceback" not in process.log
     assert [path.name for path in tmp_path.iterdir()] == ["projects.db"]
 
 
+def test_more_signals_than_one_change_nothing(tmp_path: Path) -> None:
+    for pause in (0.0, 0.01, 0.03, 0.06, 0.1):
+        with running_server(cwd=tmp_path) as process:
+            process.popen.send_signal(signal.SIGINT)
+            time.sleep(pause)
+        assert process.log == ""
+
+
 def test_what_it_wrote_is_there_after_a_restart(tmp_path: Path) -> None:
-    for attempt in range(2):
-        process = start_server("--db", "kept.db", cwd=tmp_path)
-        with closing(http.client.HTTPConnection(process.host, process.port)) as connection:
-            connection.request(
-                "POST", "/v1/projects", b'{"name":"kept"}', {"Content-Type": "application/json"}
-            )
-            assert connection.getresponse().status == (200, 409)[attempt]
-        assert stop_server(process) == 0
+    for expected in (200, 409):
+        with running_server("--db", "kept.db", cwd=tmp_path) as process:
+            assert post(process, b'{"name":"kept"}') == expected
+
+
+def post(process: Process, body: bytes) -> int:
+    with closing(http.client.HTTPConnection(process.host, process.port, timeout=10)) as connection:
+        connection.request("POST", "/v1/projects", body, {"Content-Type": "application/json"})
+        return connection.getresponse().status
 
 
 def test_a_database_in_memory_leaves_no_file(tmp_path: Path) -> None:
-    process = start_server("--db", ":memory:", cwd=tmp_path)
-    assert get(process.host, process.port, "/readyz") == (200, b"{}")
-    assert stop_server(process) == 0
+    with running_server("--db", ":memory:", cwd=tmp_path) as process:
+        assert get(process.host, process.port, "/readyz") == (200, b"{}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_may_have_any_name(tmp_path: Path) -> None:
+    with running_server("--db", "é 🚀.db", cwd=tmp_path, environ={"PYTHONIOENCODING": "ascii"}) as process:
+        assert get(process.host, process.port, "/readyz")[0] == 200
+    assert (tmp_path / "é 🚀.db").exists()
 
 
 def has_ipv6() -> bool:
@@ -145,39 +149,63 @@ def has_ipv6() -> bool:
     ["localhost", pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6"))],
 )
 def test_it_listens_at_names_and_at_ipv6(tmp_path: Path, host: str) -> None:
-    process = start_server("--host", host, cwd=tmp_path)
-    assert get(process.host, process.port, "/healthz") == (200, b"OK")
+    with running_server("--host", host, cwd=tmp_path) as process:
+        assert get(process.host, process.port, "/healthz") == (200, b"OK")
     if host == "::1":
         assert process.host == "[::1]"
-    assert stop_server(process) == 0
 
 
-def test_options_bound_pages_bodies_and_time(tmp_path: Path) -> None:
-    options = ["--max-page-size", "1", "--max-body-size", "12", "--timeout", "0.3"]
-    process = start_server(*options, cwd=tmp_path)
-    with closing(http.client.HTTPConnection(process.host, process.port)) as connection:
-        headers = {"Content-Type": "application/json"}
-        for body, status in ((b'{"name":"x"}', 200), (b'{"name":"xy"}', 413)):
-            connection.request("POST", "/v1/projects", body, headers)
-            response = connection.getresponse()
-            assert response.status == status
-            response.read()
-    page = json.loads(get(process.host, process.port, "/v1/projects")[1])
-    assert (len(page["data"]), page["next_cursor"]) == (1, "UHJvamVjdDox")
-    with socket.create_connection((process.host, process.port), timeout=10) as idle:
-        assert idle.recv(1) == b""
-    assert stop_server(process) == 0
+@pytest.mark.parametrize("from_environment", [False, True])
+def test_options_bound_pages_bodies_and_time(tmp_path: Path, from_environment: bool) -> None:
+    options = {"--max-page-size": "1", "--max-body-size": "12", "--timeout": "0.3", "--host": "localhost"}
+    arguments = [word for option in options.items() for word in option]
+    environ = {"PROJECTS_WSGI" + name[1:].replace("-", "_").upper(): value for name, value in options.items()}
+    with (
+        running_server(cwd=tmp_path, environ=environ)
+        if from_environment
+        else running_server(*arguments, cwd=tmp_path) as process
+    ):
+        assert post(process, b'{"name":"x"}') == 200
+        assert post(process, b'{"name":"xy"}') == 413
+        page = json.loads(get(process.host, process.port, "/v1/projects")[1])
+        assert (len(page["data"]), page["next_cursor"]) == (1, "UHJvamVjdDox")
+        with socket.create_connection((process.host.strip("[]"), process.port), timeout=10) as idle:
+            assert idle.recv(1) == b""
 
 
-def test_environment_variables_stand_in_for_options_and_options_win(tmp_path: Path) -> None:
-    process = start_server(
-        "--db", "option.db", cwd=tmp_path, PROJECTS_WSGI_DB="variable.db", PROJECTS_WSGI_MAX_PAGE_SIZE="1"
-    )
-    assert stop_server(process) == 0
+def test_options_win_over_environment_variables(tmp_path: Path) -> None:
+    with running_server("--db", "option.db", cwd=tmp_path, environ={"PROJECTS_WSGI_DB": "variable.db"}):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["option.db"]
-    process = start_server(cwd=tmp_path, PROJECTS_WSGI_DB="variable.db")
-    assert stop_server(process) == 0
+    with running_server(cwd=tmp_path, environ={"PROJECTS_WSGI_DB": "variable.db"}):
+        pass
     assert (tmp_path / "variable.db").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system has no such limit")
+def test_idle_clients_cannot_use_up_the_file_descriptors_of_the_database(tmp_path: Path) -> None:
+    program = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+runpy.run_module("projects_wsgi", run_name="__main__")
+"""
+    with tempfile.TemporaryFile("w+") as log:
+        popen = subprocess.Popen(
+            [sys.executable, "-c", program, "--port", "0", "--timeout", "0.5"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        process = Process(popen, log)
+        with contextlib.ExitStack() as stack:
+            stack.callback(popen.communicate)
+            stack.callback(popen.terminate)
+            for _ in range(70):
+                stack.enter_context(socket.create_connection((process.host, process.port)))
+            # It waits for its turn, until idle clients are sent away, but then it is served.
+            assert get(process.host, process.port, "/v1/projects")[0] == 200
 
 
 # What the user can put right
@@ -188,13 +216,18 @@ def test_a_taken_port_is_named_with_a_way_out(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         line = refusal("--port", port, cwd=tmp_path)
     advice = "choose another with --port, or 0 for any free one"
-    assert line == f"projects-wsgi: port {port} at 127.0.0.1 is taken; {advice}"
+    assert line == f"port {port} at 127.0.0.1 is taken; {advice}"
 
 
 def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
     line = refusal("--host", "192.0.2.1", "--port", "0", cwd=tmp_path)
-    assert line.startswith("projects-wsgi: cannot listen at 192.0.2.1")
+    assert line.startswith("cannot listen at 192.0.2.1")
     assert "--host" in line
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "é" * 300])
+def test_what_can_be_no_host_name_is_refused(tmp_path: Path, host: str) -> None:
+    assert "--host" in refusal("--host", host, cwd=tmp_path)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -283,7 +316,9 @@ def test_what_may_not_be_written_is_refused_untouched(
         (["--max-body-size", "1_000"], "'1_000' is not an integer"),
         (["--timeout", "0"], "'0' is not a number of seconds"),
         (["--timeout", "nan"], "'nan' is not a number of seconds"),
-        (["--db", ""], "database must be the path of a file"),
+        (["--db", ""], "argument --db: it must not be empty"),
+        (["--host", ""], "argument --host: it must not be empty"),
+        (["--port", "9" * 5_000], "is not an integer from 0 to 65535"),
         (["dance"], "invalid choice: 'dance'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],

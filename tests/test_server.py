@@ -18,6 +18,7 @@ from projects_wsgi import ProjectsApp
 from projects_wsgi import server as bundled
 from projects_wsgi.server import Server
 
+# How long a request may take in the tests that are about just that.
 TIMEOUT = 0.5
 
 
@@ -37,8 +38,18 @@ def serving(application: Any, **options: Any) -> Iterator[Server]:
 @pytest.fixture
 def server(projects_app: ProjectsApp) -> Iterator[Server]:
     # The validator stands between server and application, and so checks the server.
-    with serving(validator(projects_app), timeout=TIMEOUT) as server:
+    with serving(validator(projects_app), timeout=10) as server:
         yield server
+
+
+@pytest.fixture
+def hasty_client(projects_app: ProjectsApp) -> Iterator[Client]:
+    """A connection to a server that does not wait long."""
+    with (
+        serving(validator(projects_app), timeout=TIMEOUT) as server,
+        contextlib.closing(Client(server)) as client,
+    ):
+        yield client
 
 
 class Client:
@@ -104,6 +115,46 @@ def test_a_connection_serves_one_request_after_the_other(client: Client) -> None
         assert "connection" not in headers
         assert headers["server"] == "projects_wsgi"
         assert "date" in headers
+
+
+def test_answers_are_not_held_back_to_fill_packets(server: Server, client: Client) -> None:
+    client.ask(get())
+    (connection,) = server._threads
+    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_environ_holds_the_request_and_nothing_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "of the process")
+    seen: dict[str, Any] = {}
+
+    def remember(environ: Any, start_response: Any) -> Any:
+        seen.update(environ)
+        start_response("204 No Content", [])
+        return []
+
+    with serving(validator(remember)) as server, contextlib.closing(Client(server)) as client:
+        assert client.ask(get("/a%20b?c=d", "X-Twice: 1", "X-Twice: 2", "Cookie: e=f"))[0] == 204
+        port = str(server.port)
+    assert {name: value for name, value in seen.items() if not name.startswith("wsgi.")} == {
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "HTTP_COOKIE": "e=f",
+        "HTTP_HOST": "x",
+        "HTTP_X_TWICE": "1, 2",
+        "PATH_INFO": "/a b",
+        "QUERY_STRING": "c=d",
+        "REMOTE_ADDR": "127.0.0.1",
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_SOFTWARE": "projects_wsgi",
+    }
+    assert (seen["wsgi.multithread"], seen["wsgi.multiprocess"], seen["wsgi.run_once"]) == (
+        True,
+        False,
+        False,
+    )
 
 
 def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
@@ -281,6 +332,7 @@ BAD_REQUESTS = {
     "two lengths": post(BODY, "Content-Length: 12", "Content-Length: 12"),
     "a huge length": post(BODY, "Content-Length: " + "9" * 19),
     "length and chunks": post(b"0\r\n\r\n", "Content-Length: 5", "Transfer-Encoding: chunked"),
+    "two types": post(BODY, "Content-Length: 12", "Content-Type: text/plain"),
     "two codings": post(b"0\r\n\r\n", "Transfer-Encoding: chunked", "Transfer-Encoding: identity"),
     "chunks in HTTP/1.0": b"POST /v1/projects HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 }
@@ -347,30 +399,45 @@ def test_an_empty_line_before_a_request_is_ignored(client: Client) -> None:
 # Time
 
 
-def test_an_idle_connection_is_closed_without_a_word(client: Client) -> None:
+def test_an_idle_connection_is_closed_without_a_word(hasty_client: Client) -> None:
     began = time.monotonic()
-    assert client.is_closed()
+    assert hasty_client.is_closed()
     assert time.monotonic() - began > TIMEOUT / 2
 
 
-def test_a_request_that_dribbles_in_is_408(client: Client) -> None:
+def test_a_request_that_dribbles_in_is_408(hasty_client: Client) -> None:
     with contextlib.suppress(ConnectionError):
         for byte in get("/healthz", "A: " + "x" * 100):
-            client.send(bytes([byte]))
+            hasty_client.send(bytes([byte]))
             time.sleep(TIMEOUT / 20)
-    assert client.receive()[0] == 408
+    assert hasty_client.receive()[0] == 408
 
 
-def test_a_body_that_dribbles_in_is_given_up(client: Client) -> None:
+def test_a_body_that_dribbles_in_is_given_up(hasty_client: Client) -> None:
     began = time.monotonic()
     with contextlib.suppress(ConnectionError):
-        client.send(post(b"", "Content-Length: 1000"))
+        hasty_client.send(post(b"", "Content-Length: 1000"))
         for _ in range(30):
-            client.send(b" ")
+            hasty_client.send(b" ")
             time.sleep(TIMEOUT / 20)
-    status, headers, _ = client.receive()
+    status, headers, _ = hasty_client.receive()
     assert (status, headers["connection"]) == (400, "close")
     assert time.monotonic() - began < 10
+
+
+def test_a_client_that_does_not_read_its_answer_is_given_up() -> None:
+    def endless(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"x" * 50_000_000]
+
+    with serving(endless, timeout=TIMEOUT) as server, contextlib.closing(Client(server)) as client:
+        client.send(get())
+        deadline = time.monotonic() + 10
+        while not server._threads and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while server._threads and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert time.monotonic() < deadline
 
 
 def test_stalled_connections_do_not_hold_up_others(projects_app: ProjectsApp) -> None:
@@ -407,6 +474,7 @@ def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projec
         may_answer.wait(10)
         return projects_app(environ, start_response)
 
+    threads = threading.active_count()
     with serving(slow, timeout=30) as server:
         idle, busy = Client(server), Client(server)
         busy.send(get())
@@ -416,7 +484,7 @@ def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projec
     assert 0.1 < time.monotonic() - began < bundled.GRACE_SECONDS
     assert idle.is_closed()
     assert busy.receive()[0] == 200
-    assert threading.active_count() == 1
+    assert threading.active_count() == threads
     idle.close()
     busy.close()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,10 +18,10 @@ from typing import Callable, TypeVar
 import pytest
 
 from projects_wsgi import (
+    ChangeForbidden,
     DefaultProjectProtected,
     Project,
     ProjectExists,
-    ProjectInUse,
     ProjectKind,
     ProjectNotFound,
     SQLiteStore,
@@ -29,6 +31,8 @@ from projects_wsgi import (
     StoreUnavailable,
     make_app,
 )
+
+from .conftest import environment
 
 Result = TypeVar("Result")
 
@@ -366,10 +370,39 @@ def test_a_deletion_that_fails_leaves_the_project_and_all_its_rows(
         connection.execute(
             "CREATE TRIGGER refuse AFTER DELETE ON traces BEGIN SELECT RAISE(ABORT, 'the host refuses'); END"
         )
-        with pytest.raises(ProjectInUse):
+        with pytest.raises(ChangeForbidden):
             file_store.delete("agent")
         assert connection.execute("SELECT count(*) FROM traces").fetchone() == (1,)
     assert file_store.get("agent") == project
+
+
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE", "DELETE"])
+def test_a_hosts_trigger_can_forbid_any_change(file: Path, file_store: SQLiteStore, event: str) -> None:
+    file_store.create("agent")
+    with connect(file) as connection:
+        forbid = "SELECT RAISE(ABORT, 'the host refuses')"
+        connection.execute(f"CREATE TRIGGER refuse BEFORE {event} ON projects BEGIN {forbid}; END")
+    acts: dict[str, Callable[[], object]] = {
+        "INSERT": lambda: file_store.create("x"),
+        "UPDATE": lambda: file_store.update("agent", "x"),
+        "DELETE": lambda: file_store.delete("agent"),
+    }
+    with pytest.raises(ChangeForbidden, match="the host refuses"):
+        acts[event]()
+    assert file_store.list_rows() == [(2, "agent", None), (1, "default", "Default project")]
+
+
+def test_the_times_of_making_and_changing_are_kept(file: Path, file_store: SQLiteStore) -> None:
+    sql = "SELECT created_at, updated_at FROM projects WHERE name = 'agent'"
+    file_store.create("agent")
+    with connect(file) as connection:
+        made, changed = connection.execute(sql).fetchone()
+        assert made == changed
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", made)
+        time.sleep(0.005)
+        file_store.update("agent", "x")
+        assert connection.execute(sql).fetchone() > (made, made)
+        assert connection.execute(sql).fetchone()[0] == made
 
 
 @pytest.mark.parametrize("constraint", ["ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
@@ -378,7 +411,7 @@ def test_a_hosts_table_can_forbid_a_deletion(file: Path, file_store: SQLiteStore
     with connect(file) as connection:
         connection.execute(HOST_TABLE % constraint)
         connection.execute("INSERT INTO traces (project_id) VALUES (?)", (project.id,))
-        with pytest.raises(ProjectInUse, match="'agent'"):
+        with pytest.raises(ChangeForbidden):
             file_store.delete("agent")
         assert file_store.get("agent") == project
         connection.execute("DELETE FROM traces")
@@ -423,10 +456,19 @@ def test_a_file_of_a_newer_version_is_refused_untouched(file: Path) -> None:
     assert untouched(file) == before
 
 
-@pytest.mark.parametrize("version", [0, 1])
-def test_a_database_of_another_program_is_refused_untouched(file: Path, version: int) -> None:
+@pytest.mark.parametrize(
+    ("version", "table"),
+    [
+        (0, "projects (id INTEGER NOT NULL, name VARCHAR NOT NULL)"),
+        (1, "projects (id INTEGER NOT NULL, name VARCHAR NOT NULL)"),
+        (1, "projects (id INTEGER NOT NULL, name VARCHAR NOT NULL, folded_name TEXT)"),
+        (1, "users (name TEXT)"),
+        (99, "users (name TEXT)"),
+    ],
+)
+def test_a_database_of_another_program_is_refused_untouched(file: Path, version: int, table: str) -> None:
     with connect(file) as connection:
-        connection.execute("CREATE TABLE projects (id INTEGER NOT NULL, name VARCHAR NOT NULL)")
+        connection.execute(f"CREATE TABLE {table}")
         connection.execute(f"PRAGMA user_version = {version}")
     before = untouched(file)
     with pytest.raises(StoreUnavailable, match="belongs to another program"):
@@ -494,6 +536,7 @@ def test_processes_can_open_a_new_file_at_the_same_moment(file: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-c", OPEN_AND_CREATE, str(file), str(number)],
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -513,7 +556,7 @@ def run_script(script: str, *arguments: str, cwd: Path) -> str:
     result = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=60,
@@ -573,6 +616,33 @@ os.write(to_child, b"x")
 os.waitpid(child, 0)
 print(*[row[1] for row in SQLiteStore("projects.db").list_rows()])
 """
+
+
+CLOSED = """
+import os
+from projects_wsgi import SQLiteStore, StoreUnavailable
+for close_in_child in (False, True):
+    store = SQLiteStore("projects.db")
+    if not close_in_child:
+        store.close()
+    child = os.fork()
+    if child == 0:
+        store.close()
+        try:
+            store.ping()
+        except StoreUnavailable:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+store.ping()
+store.close()
+print("closed")
+"""
+
+
+@forks
+def test_a_closed_store_stays_closed_in_a_child_and_closing_there_stays_there(tmp_path: Path) -> None:
+    assert run_script(CLOSED, cwd=tmp_path) == "closed"
 
 
 @forks

@@ -14,7 +14,8 @@ class Store(Protocol):
 
     Each call is atomic and safe from any thread. A call that returns has its change on stable
     storage, a call that raises has changed nothing. Besides what is named at each method, all
-    may raise StoreBusy (503), StoreFull (507) and StoreUnavailable (503); a string with lone
+    may raise StoreBusy (503), StoreFull (507) and StoreUnavailable (503), and all that write
+    ChangeForbidden (409), where a host's own table or trigger stands against it; a string with lone
     surrogates, which no request can hold by then, is refused with UnicodeEncodeError.
     """
 
@@ -61,8 +62,7 @@ class Store(Protocol):
     def delete(self, key: ProjectKey) -> None:
         """Delete the project and, with it, all rows that refer to it with ON DELETE CASCADE.
 
-        Raises ProjectNotFound (404), DefaultProjectProtected (403); ProjectInUse (409) when a
-        host's table refers to the project without ON DELETE CASCADE.
+        Raises ProjectNotFound (404), DefaultProjectProtected (403).
         """
         ...
 

@@ -17,10 +17,10 @@ from typing import Any, Callable
 from ..model import (
     DEFAULT_PROJECT_ID,
     PLAYGROUND_PROJECT_NAME,
+    ChangeForbidden,
     DefaultProjectProtected,
     Project,
     ProjectExists,
-    ProjectInUse,
     ProjectKey,
     ProjectKind,
     ProjectNotFound,
@@ -63,6 +63,7 @@ _MIGRATIONS: Sequence[Sequence[str]] = (
     ),
 )
 SCHEMA_VERSION = len(_MIGRATIONS)
+_COLUMNS = {"id", "name", "folded_name", "kind", "created_at", "updated_at", "description"}
 
 _SELECT = "SELECT id, name, description FROM projects"
 _SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
@@ -81,7 +82,8 @@ class SQLiteStore(Store):
     database: the file's path, made if missing (its folder must exist), or ":memory:".
     synchronous: "FULL" (the default: an answered write survives a power cut) or "NORMAL"
         (several times the writes a second; a power cut may lose the last of them, kill -9 none).
-    busy_timeout: seconds, > 0, that a call waits for other writers before it raises StoreBusy.
+    busy_timeout: seconds, > 0, that a call waits for a connection, for this process's writers
+        and for those of others, each, before it raises StoreBusy.
     Raises StoreUnavailable when the file cannot be opened, is not a database, holds another
     program's tables or was made by a newer version; the file is then left as it was.
 
@@ -105,6 +107,7 @@ class SQLiteStore(Store):
         self.path = name if name == MEMORY else os.path.abspath(name)
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
+        self._is_closed = False
         self._inherited: list[_Connections] = []
         connection = self._connect()
         try:
@@ -193,17 +196,17 @@ class SQLiteStore(Store):
         return project._replace(description=description)
 
     def delete(self, key: ProjectKey) -> None:
-        try:
-            with self._transaction() as connection:
-                project = _find(connection, key)
-                if project.id == DEFAULT_PROJECT_ID:
-                    raise DefaultProjectProtected
-                connection.execute(_DELETE, (project.id,))
-        except sqlite3.IntegrityError:
-            raise ProjectInUse(key) from None
+        with self._transaction() as connection:
+            project = _find(connection, key)
+            if project.id == DEFAULT_PROJECT_ID:
+                raise DefaultProjectProtected
+            connection.execute(_DELETE, (project.id,))
 
     def close(self) -> None:
-        self._connections.close()
+        if not self._is_closed:
+            connections = self._own_connections()
+            self._is_closed = True
+            connections.close()
 
     # Connections and transactions.
 
@@ -222,7 +225,7 @@ class SQLiteStore(Store):
         """Run the block inside one write transaction; its errors undo it.
 
         Writers of this process queue at a lock, which wakes them at once; only for writers of
-        other processes does SQLite poll. An IntegrityError goes to the caller.
+        other processes does SQLite poll.
         """
         connections = self._own_connections()
         if not connections.write_lock.acquire(timeout=self._busy_timeout):
@@ -231,18 +234,19 @@ class SQLiteStore(Store):
             connection = connections.acquire(self._busy_timeout)
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-            except sqlite3.IntegrityError:
-                raise
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.IntegrityError as error:
+                raise ChangeForbidden(str(error)) from error
             except sqlite3.Error as error:
                 raise self._translated(error) from error
             finally:
-                try:
-                    if connection.in_transaction:
-                        connection.rollback()
-                finally:
-                    connections.release(connection)
+                connections.release(connection)
         finally:
             connections.write_lock.release()
 
@@ -252,6 +256,8 @@ class SQLiteStore(Store):
         A connection must not cross a fork. Those of a parent that forked behind Python's back are
         kept referenced and never closed: that would drop the locks that SQLite counts by process.
         """
+        if self._is_closed:
+            raise StoreUnavailable("the store is closed")
         connections = self._connections
         if connections.pid != os.getpid():
             self._inherited.append(connections)
@@ -268,12 +274,12 @@ class SQLiteStore(Store):
 
         def pause() -> None:
             store = reference()
-            if store is not None:
+            if store is not None and not store._is_closed:
                 store._own_connections().pause(store._busy_timeout)
 
         def resume() -> None:
             store = reference()
-            if store is not None:
+            if store is not None and not store._is_closed:
                 store._own_connections().resume()
 
         if hasattr(os, "register_at_fork"):
@@ -301,7 +307,7 @@ class SQLiteStore(Store):
         # By its text, because sqlite3 shows SQLite's result code only from Python 3.11 on.
         text = str(error)
         if "locked" in text:
-            return StoreBusy(f"the database {self.path} is locked by another process")
+            return StoreBusy(f"the database {self.path} has been locked for longer than the busy timeout")
         if "is full" in text:
             return StoreFull(f"there is no room left to write to the database {self.path}")
         return StoreUnavailable(f"cannot use the database {self.path}: {_diagnosis(self.path) or text}")
@@ -329,13 +335,13 @@ class SQLiteStore(Store):
 
     def _checked_version(self, connection: sqlite3.Connection) -> int:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version > SCHEMA_VERSION:
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(projects)")}
+        if version > SCHEMA_VERSION and columns:
             raise StoreUnavailable(
                 f"the database {self.path} has schema version {version}, this program knows versions up to"
                 f" {SCHEMA_VERSION}: upgrade projects_wsgi or choose another file"
             )
-        columns = {row[1] for row in connection.execute("PRAGMA table_info(projects)")}
-        if bool(columns) != bool(version) or (columns and "folded_name" not in columns):
+        if columns != (_COLUMNS if version else set()):
             raise StoreUnavailable(
                 f"the database {self.path} belongs to another program: choose another file"
             )
@@ -387,7 +393,10 @@ class _Connections:
         try:
             if self._is_closed:
                 raise StoreUnavailable("the store is closed")
-            return self._idle.pop() if self._idle else self._connect()
+            try:
+                return self._idle.pop()
+            except IndexError:
+                return self._connect()
         except BaseException:
             self._tokens.put(None)
             raise
