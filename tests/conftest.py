@@ -13,8 +13,13 @@ from typing import IO, Any
 
 import pytest
 import webtest
+from hypothesis import HealthCheck, settings
 
 from projects_wsgi import ProjectsApp, SQLiteStore, Store, make_app
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(params=["file", "memory"])

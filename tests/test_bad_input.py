@@ -14,15 +14,13 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projects_wsgi import ProjectKind, ProjectsApp, make_app, wire
 
 many = settings(
     max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "500")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

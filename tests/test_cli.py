@@ -99,7 +99,7 @@ def test_it_stops_at_once_even_with_connections_open(tmp_path: Path, stop: signa
                 client = stack.enter_context(socket.create_connection((process.host, process.port)))
                 client.sendall(data)
             began = time.monotonic()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4  # the connections would be kept for 30 seconds
     assert "Traceback" not in process.log
     assert [path.name for path in tmp_path.iterdir()] == ["projects.db"]
 

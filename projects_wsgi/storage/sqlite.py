@@ -126,7 +126,6 @@ class SQLiteStore(Store):
             # application was made (gunicorn --preload) hands no connection to its children.
             connection.close()
             self._connections = _Connections(self._connect, _MAX_CONNECTIONS)
-
         self._close_before_forks()
 
     # Reading: single statements, in autocommit.
@@ -307,7 +306,9 @@ class SQLiteStore(Store):
         # By its text, because sqlite3 shows SQLite's result code only from Python 3.11 on.
         text = str(error)
         if "locked" in text:
-            return StoreBusy(f"the database {self.path} has been locked for longer than the busy timeout")
+            return StoreBusy(
+                f"the database {self.path} has been locked by others for too long; try again later"
+            )
         if "is full" in text:
             return StoreFull(f"there is no room left to write to the database {self.path}")
         return StoreUnavailable(f"cannot use the database {self.path}: {_diagnosis(self.path) or text}")
