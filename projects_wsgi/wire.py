@@ -100,7 +100,6 @@ KIND_PARAMETERS = {
     "include_experiment_projects": ProjectKind.EXPERIMENT,
     "include_dataset_evaluator_projects": ProjectKind.DATASET_EVALUATOR,
 }
-_STANDARD = frozenset([ProjectKind.STANDARD])
 
 # What pydantic takes for an integer; \s without the four separators that only Python strips.
 _INTEGER = re.compile(r"[^\S\x1c-\x1f]*([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?[^\S\x1c-\x1f]*")
@@ -131,14 +130,12 @@ def parse_page_parameters(query: str, max_page_size: int) -> PageParameters:
     query: the query string. max_page_size: rows, > 0; a larger limit becomes this.
     Raises WireError (422).
     """
-    if not query:
-        return PageParameters(None, min(DEFAULT_LIMIT, max_page_size), "", _STANDARD)
     values = dict(parse_qsl(query, keep_blank_values=True))
     errors: list[dict[str, Any]] = []
     limit = DEFAULT_LIMIT
     if "limit" in values:
         limit = _parse_limit(values["limit"], errors)
-    kinds = _STANDARD
+    kinds = frozenset([ProjectKind.STANDARD])
     for parameter, kind in KIND_PARAMETERS.items():
         if parameter in values and _parse_boolean(parameter, values[parameter], errors):
             kinds |= {kind}

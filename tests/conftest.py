@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import webtest
 from hypothesis import HealthCheck, settings
 
 from projects_wsgi import ProjectsApp, SQLiteStore, Store, make_app
+
+from .process import Process, running_server
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -67,63 +62,6 @@ class PrefixedApp(webtest.TestApp):
 def app(request: pytest.FixtureRequest, projects_app: ProjectsApp) -> webtest.TestApp:
     """webtest's client, its lint on, at the root and mounted under a prefix."""
     return PrefixedApp(projects_app, request.param)
-
-
-class Process:
-    """A server that runs as a process of its own.
-
-    host, port: where. output, log: what it printed and logged, complete when it has ended.
-    """
-
-    def __init__(self, popen: subprocess.Popen[str], log: IO[str]) -> None:
-        self.popen = popen
-        assert popen.stdout is not None
-        self.output = popen.stdout.readline()
-        match = re.search(r"http://(\S+):(\d+)", self.output)
-        assert match is not None, f"the server said {self.output!r}"
-        self.host, self.port = match[1], int(match[2])
-        self._log = log
-        self.log = ""
-
-    def end(self) -> None:
-        """Wait for the process; collect what it left."""
-        self.output += self.popen.communicate(timeout=10)[0]
-        self._log.seek(0)
-        self.log = self._log.read()
-
-
-def environment(**environ: str) -> dict[str, str]:
-    """Return the environment of a process that can import the package from wherever it runs."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **environ}
-
-
-@contextlib.contextmanager
-def running_server(
-    *arguments: str,
-    cwd: Path,
-    environ: Mapping[str, str] | None = None,
-    stop: signal.Signals = signal.SIGTERM,
-) -> Iterator[Process]:
-    """Run `python -m projects_wsgi` on a free port; stop it with a signal, which it must obey with 0."""
-    command = [sys.executable, "-W", "error", "-m", "projects_wsgi", "--port", "0", *arguments]
-    with tempfile.TemporaryFile("w+") as log:
-        popen = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=environment(**(environ or {})),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        try:
-            process = Process(popen, log)
-            yield process
-            popen.send_signal(stop)
-            process.end()
-        finally:
-            popen.kill()
-            popen.communicate()
-        assert popen.returncode == 0, process.log
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pytest
 
 from projects_wsgi import SQLiteStore, cli
 
-from .conftest import Process, environment, running_server
+from .process import Process, environment, running_server
 
 
 def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -189,23 +189,14 @@ import resource, runpy
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 runpy.run_module("projects_wsgi", run_name="__main__")
 """
-    with tempfile.TemporaryFile("w+") as log:
-        popen = subprocess.Popen(
-            [sys.executable, "-c", program, "--port", "0", "--timeout", "0.5"],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        process = Process(popen, log)
-        with contextlib.ExitStack() as stack:
-            stack.callback(popen.communicate)
-            stack.callback(popen.terminate)
-            for _ in range(70):
-                stack.enter_context(socket.create_connection((process.host, process.port)))
-            # It waits for its turn, until idle clients are sent away, but then it is served.
-            assert get(process.host, process.port, "/v1/projects")[0] == 200
+    with (
+        running_server("--timeout", "0.5", cwd=tmp_path, command=["-c", program]) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(70):
+            stack.enter_context(socket.create_connection((process.host, process.port)))
+        # It waits for its turn, until idle clients are sent away, but then it is served.
+        assert get(process.host, process.port, "/v1/projects")[0] == 200
 
 
 # What the user can put right

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import webtest
 
-from .conftest import Process
 from .differences import DIFFERENCES, PROVEN_ELSEWHERE
+from .process import Process
 from .replay import RECORDED, Replay, Send, read_steps, send_to_app, sending_to_server
 
 files = pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)

@@ -32,7 +32,7 @@ from projects_wsgi import (
     make_app,
 )
 
-from .conftest import environment
+from .process import environment
 
 Result = TypeVar("Result")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..model import Project, ProjectExists, ProjectKey, ProjectKind, ProjectNotFound, ProjectRow
 
@@ -96,13 +96,12 @@ class Store(Protocol):
                 pass
 
 
-def open_store(database: str | os.PathLike[str], **options: Any) -> Store:
+def open_store(database: str | os.PathLike[str]) -> Store:
     """Open the store that a database name means.
 
     database: the path of an SQLite file, made if missing, or ":memory:".
-    options: the engine's own, see SQLiteStore.
     Raises StoreUnavailable when it cannot be opened; StoreBusy when others keep it locked.
     """
     from .sqlite import SQLiteStore
 
-    return SQLiteStore(database, **options)
+    return SQLiteStore(database)

@@ -232,14 +232,8 @@ class SQLiteStore(Store):
         try:
             connection = connections.acquire(self._busy_timeout)
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
+                with _immediate_transaction(connection):
                     yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
             except sqlite3.IntegrityError as error:
                 raise ChangeForbidden(str(error)) from error
             except sqlite3.Error as error:
@@ -267,22 +261,26 @@ class SQLiteStore(Store):
         """Have no connection open at the moment of a fork, whichever thread forks.
 
         With one open, SQLite in the child would take the parent's file locks for its own: when the
-        parent then ends, it would remove the write-ahead log under the child's feet.
+        parent then ends, it would remove the write-ahead log under the child's feet. The interpreter
+        keeps the hooks for good; all that they hold of the store is a weak reference.
         """
+        if not hasattr(os, "register_at_fork"):
+            return
         reference = weakref.ref(self)
 
-        def pause() -> None:
-            store = reference()
-            if store is not None and not store._is_closed:
-                store._own_connections().pause(store._busy_timeout)
+        def hook(act: Callable[[_Connections], None]) -> Callable[[], None]:
+            def call() -> None:
+                store = reference()
+                if store is not None and not store._is_closed:
+                    act(store._own_connections())
 
-        def resume() -> None:
-            store = reference()
-            if store is not None and not store._is_closed:
-                store._own_connections().resume()
+            return call
 
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=pause, after_in_parent=resume)
+        timeout = self._busy_timeout
+        os.register_at_fork(
+            before=hook(lambda connections: connections.pause(timeout)),
+            after_in_parent=hook(_Connections.resume),
+        )
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -322,17 +320,12 @@ class SQLiteStore(Store):
             self._use_wal(connection)
         if version == SCHEMA_VERSION:
             return
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _immediate_transaction(connection):
             # Again, now that nobody else can be migrating.
             for migration in _MIGRATIONS[self._checked_version(connection) :]:
                 for statement in migration:
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.rollback()
 
     def _checked_version(self, connection: sqlite3.Connection) -> int:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -454,6 +447,19 @@ class _MemoryConnection(_Connections):
     def after_fork(self) -> _Connections:
         # A child has its own copy of the parent's memory, and so of the database.
         return _MemoryConnection(self._connect())
+
+
+@contextlib.contextmanager
+def _immediate_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Run the block inside a transaction that writes from its start; its errors undo it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _selection(key: ProjectKey) -> tuple[str, tuple[ProjectKey]]:

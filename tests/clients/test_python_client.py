@@ -6,10 +6,6 @@ Run by `make test-clients`, in a virtual environment of its own.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,8 @@ from phoenix.client.exceptions import PhoenixException
 from phoenix.client.resources.projects import Projects
 from phoenix.client.utils.server_requirements import RouteRequirement, Version
 
+from tests.process import running_server
+
 ROOT = Path(__file__).parents[2]
 NAME = "Agent: naïve & 100% +x 🚀"
 
@@ -28,20 +26,8 @@ NAME = "Agent: naïve & 100% +x 🚀"
 @pytest.fixture(params=["", "/"], ids=["plain", "slash"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of a server over a fresh file, without and with a slash at its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "projects_wsgi", "--port", "0", "--quiet"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    match = re.search(r"http://\S+", process.stdout.readline())
-    assert match is not None
-    yield match[0] + request.param
-    process.terminate()
-    process.communicate(timeout=10)
-    assert process.returncode == 0
+    with running_server("--quiet", cwd=tmp_path) as process:
+        yield f"http://{process.host}:{process.port}{request.param}"
 
 
 @pytest.fixture
