@@ -24,7 +24,7 @@ from .model import (
     StoreFull,
     StoreUnavailable,
 )
-from .storage import Store, open_store
+from .storage import DEFAULT_BUSY_TIMEOUT, Store, open_store
 from .storage.sqlite import SQLiteStore
 from .wire import PHOENIX_VERSION
 
@@ -57,6 +57,8 @@ def make_app(
     *,
     max_page_size: int = 10_000,
     max_body_size: int = 1_048_576,
+    busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
+    max_database_size: int | None = None,
     phoenix_version: str = PHOENIX_VERSION,
 ) -> ProjectsApp:
     """Return the projects API as a WSGI callable.
@@ -64,16 +66,23 @@ def make_app(
     database: the path of an SQLite file, made if missing; ":memory:"; or a Store.
     max_page_size: rows, > 0; the longest page, whatever limit a client asks for.
     max_body_size: bytes, > 0; a longer body is answered with 413, unread.
+    busy_timeout: seconds, > 0 and <= 25; a call that others keep from the database for longer is
+        answered with 503.
+    max_database_size: bytes, >= 65,536; what would make the file larger is answered with 507.
+        None: as large as the disk.
     phoenix_version: the Phoenix to pass for, three integers; clients gate features on it.
     Raises StoreUnavailable or StoreBusy when the database cannot be opened; TypeError or
-    ValueError for an argument that is not what it should be.
+    ValueError for an argument that is not what it should be, and for those of the database where
+    a Store comes with its own.
 
     The callable's ``store`` is the store, for the host's own use.
     """
     store: Store
     if isinstance(database, (str, os.PathLike)):
-        store = open_store(database)
+        store = open_store(database, busy_timeout=busy_timeout, max_database_size=max_database_size)
     elif hasattr(database, "list_rows"):  # cheaper than asking a Protocol
+        if busy_timeout != DEFAULT_BUSY_TIMEOUT or max_database_size is not None:
+            raise TypeError("give busy_timeout and max_database_size to the Store, where it is made")
         store = database
     else:
         raise TypeError(f'database must be a path, ":memory:" or a Store, not {database!r}')

@@ -9,7 +9,7 @@ from . import openapi, wire
 from .model import ProjectsError, StoreBusy, StoreError
 from .router import Router
 from .storage import Store
-from .wsgi import Environ, HTTPError, Request, Response, StartResponse
+from .wsgi import Environ, HTTPError, Request, Response, StartResponse, request_line
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -85,7 +85,7 @@ class ProjectsApp:
             headers = [("Retry-After", "1")] if isinstance(error, StoreBusy) else []
             return Response(status, wire.TEXT, body, headers)
         except Exception:
-            logger.exception("%r %r", environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"))
+            logger.exception("an unforeseen error at %a", request_line(environ))
             return Response(500, wire.TEXT, b"Internal Server Error")
 
     # /v1/projects

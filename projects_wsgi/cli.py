@@ -12,12 +12,15 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Callable, NamedTuple, NoReturn
 
 from . import __version__, make_app
 from .model import StoreError
 from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
+from .storage import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE
+
+Command = Callable[[argparse.Namespace], int]
 
 PROGRAM = "projects-wsgi"
 _POLL_SECONDS = 0.1  # how long a signal may go unnoticed
@@ -26,7 +29,7 @@ _POLL_SECONDS = 0.1  # how long a signal may go unnoticed
 def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         # int() would also take what nobody means: blanks, underscores, other scripts' digits.
-        is_number = text.isascii() and text.isdigit() and len(text) <= 10
+        is_number = text.isascii() and text.isdigit() and len(text) <= 18
         if not (is_number and minimum <= int(text) <= maximum):
             raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {minimum} to {maximum}")
         return int(text)
@@ -34,14 +37,19 @@ def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
     return parse
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, above 0 and up to 86400")
-    return seconds
+def _seconds(maximum: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= maximum:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a number of seconds, above 0 and up to {maximum:g}"
+            )
+        return seconds
+
+    return parse
 
 
 def _flag(text: str) -> bool:
@@ -61,7 +69,7 @@ class Option(NamedTuple):
     """One option of the command line, which its environment variable stands in for.
 
     flag: with its dashes. parse: its text to its value; raises ArgumentTypeError. default: the
-    value if neither is given. metavar: None for a flag without a value. help: one clause.
+    value if neither is given, None for none. metavar: None for a flag without a value. help: one clause.
     """
 
     flag: str
@@ -79,15 +87,32 @@ class Option(NamedTuple):
         return f"PROJECTS_WSGI_{self.dest.upper()}"
 
 
+DATABASE_OPTION = Option(
+    "--db", _name, "projects.db", "FILE", "the SQLite file, made if missing; :memory: keeps nothing"
+)
 OPTIONS = (
-    Option("--db", _name, "projects.db", "FILE", "the SQLite file, made if missing; :memory: keeps nothing"),
+    DATABASE_OPTION,
     Option("--host", _name, "127.0.0.1", "HOST", "the address to listen at, IPv4 or IPv6"),
     Option("--port", _integer(0, 65_535), 6006, "PORT", "the port to listen at; 0 takes a free one"),
     Option("--max-page-size", _integer(1, 2**31), 10_000, "N", "the longest page, in projects"),
     Option("--max-body-size", _integer(1, 2**31), 1_048_576, "N", "the largest body that is read, in bytes"),
     Option(
+        "--max-database-size",
+        _integer(MIN_DATABASE_SIZE, 2**50),
+        None,
+        "N",
+        "the largest database file, in bytes; what would make it larger is answered with 507",
+    ),
+    Option(
+        "--busy-timeout",
+        _seconds(MAX_BUSY_TIMEOUT),
+        DEFAULT_BUSY_TIMEOUT,
+        "SECONDS",
+        "how long a request waits for others who write to the database; then it is answered with 503",
+    ),
+    Option(
         "--timeout",
-        _seconds,
+        _seconds(86_400),
         30.0,
         "SECONDS",
         "how long a connection may be idle, or a request take to arrive",
@@ -98,38 +123,62 @@ OPTIONS = (
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, made from OPTIONS."""
+    epilog = "An option that is not given is read from the environment variable named beside it."
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Serve the projects API of Arize Phoenix from one SQLite file.",
-        epilog="An option that is not given is read from the environment variable named beside it.",
+        epilog=epilog,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    parser.add_argument("command", nargs="?", choices=["serve"], default="serve", help="serve (the default)")
-    for option in OPTIONS:
-        text = f"{option.help} (default: {option.default}; {option.variable})"
-        if option.metavar is None:
-            text = f"{option.help} ({option.variable})"
-            parser.add_argument(option.flag, action="store_true", default=None, help=text)
-        else:
-            parser.add_argument(option.flag, type=option.parse, metavar=option.metavar, help=text)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add_command(name: str, run: Command, text: str, options: Iterable[Option]) -> argparse.ArgumentParser:
+        help_ = text[0].lower() + text[1:].rstrip(".")
+        command = commands.add_parser(name, help=help_, description=text, epilog=epilog)
+        command.set_defaults(run=run)
+        _add_options(command, options)
+        return command
+
+    add_command("serve", _serve, "Serve the projects; the command when none is given.", OPTIONS)
+    parser.set_defaults(run=_serve)
+    _add_options(parser, OPTIONS)
     return parser
 
 
+def _add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> None:
+    for option in options:
+        # No defaults here: a command's would hide what is given before its name.
+        if option.metavar is None:
+            text = f"{option.help} ({option.variable})"
+            parser.add_argument(option.flag, action="store_true", default=argparse.SUPPRESS, help=text)
+        else:
+            default = "" if option.default is None else f"default: {option.default}; "
+            text = f"{option.help} ({default}{option.variable})"
+            parser.add_argument(
+                option.flag, type=option.parse, metavar=option.metavar, default=argparse.SUPPRESS, help=text
+            )
+
+
 def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Run the command line until Ctrl-C or SIGTERM.
+    """Run the command line; the server until Ctrl-C or SIGTERM.
 
     arguments: those after the program's name; None: the process's. environ: None: the process's.
-    Returns the exit status 0; exits with 2 and one clear line for whatever the user can put right.
+    Returns the exit status; exits with 2 and one clear line for whatever the user can put right.
     """
+    run: Command = _serve
     try:
         _handle_signals(_interrupt)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # the name of a file may not be in its encoding
+                stream.reconfigure(errors="backslashreplace")
         parser = build_parser()
         settings = parser.parse_args(arguments)
         _complete(settings, parser, os.environ if environ is None else environ)
-        _serve(settings)
+        run = settings.run
+        return run(settings)
     except KeyboardInterrupt:
-        pass
-    return 0
+        # The way to stop a server; whatever else was interrupted is not done.
+        return 0 if run is _serve else 130
 
 
 def _handle_signals(handler: Callable[..., None] | signal.Handlers) -> None:
@@ -147,7 +196,7 @@ def _complete(
 ) -> None:
     """Take what the command line did not say from the environment, else from the defaults."""
     for option in OPTIONS:
-        if getattr(settings, option.dest) is not None:
+        if hasattr(settings, option.dest):
             continue
         value = option.default
         if environ.get(option.variable):
@@ -158,17 +207,18 @@ def _complete(
         setattr(settings, option.dest, value)
 
 
-def _serve(settings: argparse.Namespace) -> None:
+def _serve(settings: argparse.Namespace) -> int:
     _allow_many_connections()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # the name of the file may not be in its encoding
-            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
     if settings.quiet:
         logging.getLogger("projects_wsgi.server").setLevel(logging.WARNING)
     try:
         app = make_app(
-            settings.db, max_page_size=settings.max_page_size, max_body_size=settings.max_body_size
+            settings.db,
+            max_page_size=settings.max_page_size,
+            max_body_size=settings.max_body_size,
+            max_database_size=settings.max_database_size,
+            busy_timeout=settings.busy_timeout,
         )
     except (StoreError, ValueError) as error:
         _fail(str(error))
@@ -189,6 +239,7 @@ def _serve(settings: argparse.Namespace) -> None:
             server.shutdown()
     finally:
         app.store.close()
+    return 0
 
 
 def _allow_many_connections() -> None:

@@ -405,7 +405,10 @@ _ERRORS: dict[type, tuple[int, str]] = {
     ChangeForbidden: (409, "Other data in the database forbid this change"),
     DefaultProjectProtected: (403, "The default project cannot be deleted"),
     StoreBusy: (503, "The database is busy: others are writing to it. Nothing was changed; try again"),
-    StoreFull: (507, "The database is full. Nothing was changed; make room, then try again"),
+    StoreFull: (
+        507,
+        "The database is full. Nothing was changed; delete projects or make room for it, then try again",
+    ),
     StoreError: (503, "The database does not answer. Nothing was changed; see the server's log"),
 }
 

@@ -130,6 +130,13 @@ class Response(NamedTuple):
         return [self.body] if with_body and self.body else []
 
 
+def request_line(environ: Environ) -> str:
+    """Return the first line of a request, as far as environ tells; it may hold any character."""
+    path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+    query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
+    return f"{environ.get('REQUEST_METHOD')} {path}{query} {environ.get('SERVER_PROTOCOL', '')}".rstrip()
+
+
 def _text(native: str) -> str:
     """Decode a string of environ, whose characters stand for bytes (PEP 3333), as UTF-8."""
     if native.isascii():

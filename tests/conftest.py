@@ -25,6 +25,20 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where a database file may be made."""
+    return tmp_path / "projects.db"
+
+
+@pytest.fixture
+def file_store(file: Path) -> Iterator[SQLiteStore]:
+    """A fresh store in that file."""
+    store = SQLiteStore(file)
+    yield store
+    store.close()
+
+
 def mount(prefix: str, app: Any) -> Any:
     """Return a WSGI callable that serves an application under a prefix, and nothing beside it."""
 

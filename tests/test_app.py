@@ -427,7 +427,7 @@ def test_an_unforeseen_error_is_a_bare_500_and_a_traceback_in_the_log(
             response = app.request(path, method=method, body=body, headers=headers, status=500)
         assert response.text == "Internal Server Error"
         assert "ZeroDivisionError: secret" in caplog.text
-        assert f"'{method}' '{path}'" in caplog.text
+        assert f"an unforeseen error at '{method} {path} HTTP/1." in caplog.text
 
 
 # WSGI

@@ -22,11 +22,13 @@ ALLOWED: dict[str, set[str]] = {
     "router": {"wsgi"},
     "openapi": {"wire"},
     "storage": {"model", "storage.sqlite"},
-    "storage.sqlite": {"model", "storage"},
+    "storage.connections": {"model"},
+    "storage.room": {"storage.connections"},
+    "storage.sqlite": {"model", "storage", "storage.connections", "storage.room"},
     "app": {"model", "openapi", "router", "storage", "wire", "wsgi"},
     "server": {"wsgi"},
     "": {"app", "model", "storage", "storage.sqlite", "wire"},
-    "cli": {"", "model", "server"},
+    "cli": {"", "model", "server", "storage"},
     "__main__": {"cli"},
 }
 

@@ -98,7 +98,8 @@ def test_the_table_of_options_is_the_command_lines() -> None:
     for option in cli.OPTIONS:
         flag = f"`{option.flag} {option.metavar}`" if option.metavar else f"`{option.flag}`"
         default = f"`{option.default:g}`" if isinstance(option.default, float) else f"`{option.default}`"
-        expected.append([flag, f"`{option.variable}`", default if option.metavar else "", option.help])
+        has_default = option.metavar and option.default is not None
+        expected.append([flag, f"`{option.variable}`", default if has_default else "", option.help])
     assert rows("option") == expected
 
 

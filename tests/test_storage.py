@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Callable, TypeVar
@@ -27,18 +24,14 @@ from projects_wsgi import (
     SQLiteStore,
     Store,
     StoreBusy,
-    StoreFull,
     StoreUnavailable,
     make_app,
 )
 
+from .databases import connect, names
 from .process import environment
 
 Result = TypeVar("Result")
-
-
-def names(store: Store, **parameters: object) -> list[str]:
-    return [row[1] for row in store.list_rows(**parameters)]  # type: ignore[arg-type]
 
 
 # Every engine
@@ -258,22 +251,6 @@ def test_make_app_takes_nothing_else(database: object) -> None:
 # SQLite's file
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "projects.db"
-
-
-@pytest.fixture
-def file_store(file: Path) -> Iterator[SQLiteStore]:
-    store = SQLiteStore(file)
-    yield store
-    store.close()
-
-
-def connect(file: Path) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(file, isolation_level=None))
-
-
 def test_projects_outlive_the_store(file: Path) -> None:
     with closing(SQLiteStore(file)) as store:
         made = store.create("agent", "kept")
@@ -296,10 +273,13 @@ def test_the_file_is_versioned_and_written_ahead_with_full_syncs(file: Path, fil
     with connect(file) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    with closing(file_store._connect()) as own:
+    with closing(file_store._connect(time.monotonic())) as own:
         assert own.execute("PRAGMA synchronous").fetchone() == (2,)
         assert own.execute("PRAGMA foreign_keys").fetchone() == (1,)
-    with closing(SQLiteStore(file, synchronous="NORMAL")) as store, closing(store._connect()) as own:
+    with (
+        closing(SQLiteStore(file, synchronous="NORMAL")) as store,
+        closing(store._connect(time.monotonic())) as own,
+    ):
         assert own.execute("PRAGMA synchronous").fetchone() == (1,)
 
 
@@ -313,32 +293,34 @@ def test_other_synchronous_modes_are_refused(file: Path, options: dict[str, str]
 def test_many_threads_share_a_few_connections(file_store: SQLiteStore) -> None:
     opened = []
 
-    def connect_and_count() -> sqlite3.Connection:
+    def connect_and_count(deadline: float) -> sqlite3.Connection:
         opened.append(threading.get_ident())
-        return file_store._connect()
+        return file_store._connect(deadline)
 
-    file_store._own_connections()._connect = connect_and_count
+    file_store._connections.readers._connect = connect_and_count
     in_threads(64, lambda _: [file_store.list_rows() for _ in range(10)])
     assert 1 <= len(opened) <= 16
 
 
 def test_a_connection_that_is_never_free_is_reported(file: Path) -> None:
     with closing(SQLiteStore(file, busy_timeout=0.1)) as store:
-        connections = store._own_connections()
-        held = [connections.acquire(1) for _ in range(16)]
+        readers = store._connections.readers
+        held = [readers.acquire(time.monotonic()) for _ in range(15)]
         with pytest.raises(StoreBusy, match="in use"):
             store.list_rows()
+        assert store.create("agent").id == 2  # readers do not hold up writers
         for connection in held:
-            connections.release(connection)
-        assert names(store) == ["default"]
+            readers.release(connection)
+        assert names(store) == ["agent", "default"]
 
 
 def test_default_pages_and_searches_use_the_partial_index(file: Path, file_store: SQLiteStore) -> None:
     with connect(file) as connection:
         statements: list[str] = []
-        own = file_store._own_connections().acquire(1)
+        readers = file_store._connections.readers
+        own = readers.acquire(time.monotonic())
         own.set_trace_callback(statements.append)
-        file_store._own_connections().release(own)
+        readers.release(own)
         file_store.list_rows()
         file_store.list_rows(name_contains="x")
         for statement in statements:
@@ -418,105 +400,9 @@ def test_a_hosts_table_can_forbid_a_deletion(file: Path, file_store: SQLiteStore
     file_store.delete("agent")
 
 
-def test_a_writer_elsewhere_is_waited_for_then_reported_while_reads_go_on(file: Path) -> None:
-    with closing(SQLiteStore(file, busy_timeout=0.1)) as store, connect(file) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreBusy, match="locked"):
-            store.create("agent")
-        assert names(store) == ["default"]
-        connection.execute("COMMIT")
-        assert store.create("agent").id == 2
-
-
-def test_a_full_database_is_reported_and_nothing_is_half_written(file: Path, file_store: SQLiteStore) -> None:
-    connection = file_store._own_connections().acquire(1)
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count = {pages}")
-    file_store._own_connections().release(connection)
-    with pytest.raises(StoreFull):
-        file_store.create("agent", "x" * 100_000)
-    assert names(file_store) == ["default"]
-    assert file_store.create("small").id == 2
-
-
-# Files that are refused
-
-
-def untouched(file: Path) -> tuple[bytes, int]:
-    return file.read_bytes(), file.stat().st_mtime_ns
-
-
-def test_a_file_of_a_newer_version_is_refused_untouched(file: Path) -> None:
-    SQLiteStore(file).close()
-    with connect(file) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    before = untouched(file)
-    with pytest.raises(StoreUnavailable, match="version 99.*upgrade projects_wsgi"):
-        SQLiteStore(file)
-    assert untouched(file) == before
-
-
-@pytest.mark.parametrize(
-    ("version", "table"),
-    [
-        (0, "projects (id INTEGER NOT NULL, name VARCHAR NOT NULL)"),
-        (1, "projects (id INTEGER NOT NULL, name VARCHAR NOT NULL)"),
-        (1, "projects (id INTEGER NOT NULL, name VARCHAR NOT NULL, folded_name TEXT)"),
-        (1, "users (name TEXT)"),
-        (99, "users (name TEXT)"),
-    ],
-)
-def test_a_database_of_another_program_is_refused_untouched(file: Path, version: int, table: str) -> None:
-    with connect(file) as connection:
-        connection.execute(f"CREATE TABLE {table}")
-        connection.execute(f"PRAGMA user_version = {version}")
-    before = untouched(file)
-    with pytest.raises(StoreUnavailable, match="belongs to another program"):
-        SQLiteStore(file)
-    assert untouched(file) == before
-
-
-def test_a_hosts_database_gets_the_table_beside_its_own(file: Path) -> None:
-    with connect(file) as connection:
-        connection.execute("CREATE TABLE users (name TEXT)")
-    with closing(SQLiteStore(file)) as store:
-        assert names(store) == ["default"]
-
-
-def test_what_is_no_database_is_refused_untouched(file: Path) -> None:
-    file.write_bytes(b"this is not a database, whatever its name says" * 100)
-    before = untouched(file)
-    with pytest.raises(StoreUnavailable, match="not a database"):
-        SQLiteStore(file)
-    assert untouched(file) == before
-
-
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnavailable, match="there is no folder .*missing; make it first"):
-        SQLiteStore(tmp_path / "missing" / "projects.db")
-    assert not (tmp_path / "missing").exists()
-
-
-def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnavailable, match="is a folder"):
-        SQLiteStore(tmp_path)
-
-
-def test_an_empty_path_is_refused() -> None:
-    with pytest.raises(ValueError, match="path of a file"):
-        SQLiteStore("")
-
-
-def test_a_crash_while_migrating_leaves_nothing_behind(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from projects_wsgi.storage import sqlite
-
-    broken = (*sqlite._MIGRATIONS[0], "INSERT INTO nowhere VALUES (1)")
-    monkeypatch.setattr(sqlite, "_MIGRATIONS", (broken,))
-    with pytest.raises(StoreUnavailable, match="nowhere"):
-        SQLiteStore(file)
-    monkeypatch.undo()
-    with closing(SQLiteStore(file)) as store:
-        assert names(store) == ["default"]
+def test_nothing_is_open_until_the_first_call(file: Path) -> None:
+    with closing(SQLiteStore(file)):
+        assert not file.with_name("projects.db-wal").exists()
 
 
 # Processes
@@ -549,163 +435,3 @@ def test_processes_can_open_a_new_file_at_the_same_moment(file: Path) -> None:
     assert len(ids) == len(set(ids)) == 40
     with closing(SQLiteStore(file)) as store:
         assert len(store.list_rows()) == 41
-
-
-def run_script(script: str, *arguments: str, cwd: Path) -> str:
-    """Run a script in a process of its own; return what it prints."""
-    result = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout.strip()
-
-
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
-BOTH_SIDES = """
-import os, sys
-from projects_wsgi import SQLiteStore
-store = SQLiteStore(sys.argv[1])
-store.create("before")
-store.list_rows()
-child = os.fork()
-store.create("child" if child == 0 else "parent")
-assert store.get("before").id == 2
-if child == 0:
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-print(*sorted(row[1] for row in store.list_rows()))
-store.close()
-"""
-
-
-@forks
-@pytest.mark.parametrize(
-    ("database", "expected"),
-    [
-        ("projects.db", "before child default parent"),
-        (":memory:", "before default parent"),  # the child has its own copy from the fork on
-    ],
-)
-def test_a_store_works_on_both_sides_of_a_fork(tmp_path: Path, database: str, expected: str) -> None:
-    assert run_script(BOTH_SIDES, database, cwd=tmp_path) == expected
-
-
-PARENT_ENDS = """
-import os
-from projects_wsgi import SQLiteStore
-store = SQLiteStore("projects.db")
-store.create("before")
-from_child, to_parent = os.pipe()
-from_parent, to_child = os.pipe()
-child = os.fork()
-if child == 0:
-    store.list_rows()
-    os.write(to_parent, b"x")
-    os.read(from_parent, 1)
-    store.create("acknowledged")
-    os.kill(os.getpid(), 9)
-os.read(from_child, 1)
-store.close()
-os.write(to_child, b"x")
-os.waitpid(child, 0)
-print(*[row[1] for row in SQLiteStore("projects.db").list_rows()])
-"""
-
-
-CLOSED = """
-import os
-from projects_wsgi import SQLiteStore, StoreUnavailable
-for close_in_child in (False, True):
-    store = SQLiteStore("projects.db")
-    if not close_in_child:
-        store.close()
-    child = os.fork()
-    if child == 0:
-        store.close()
-        try:
-            store.ping()
-        except StoreUnavailable:
-            os._exit(0)
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
-store.ping()
-store.close()
-print("closed")
-"""
-
-
-@forks
-def test_a_closed_store_stays_closed_in_a_child_and_closing_there_stays_there(tmp_path: Path) -> None:
-    assert run_script(CLOSED, cwd=tmp_path) == "closed"
-
-
-@forks
-def test_a_child_loses_nothing_when_its_parent_ends_first(tmp_path: Path) -> None:
-    assert run_script(PARENT_ENDS, cwd=tmp_path) == "acknowledged before default"
-
-
-FORK_AMONG_THREADS = """
-import os, threading, warnings
-from projects_wsgi import SQLiteStore
-warnings.simplefilter("ignore")  # newer Pythons advise against this very thing
-store = SQLiteStore("projects.db")
-done = threading.Event()
-made = []
-
-def work(name):
-    while not done.is_set():
-        made.append(store.create(f"{name}-{len(made)}-{threading.get_ident()}").id)
-        store.list_rows()
-
-threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
-for thread in threads:
-    thread.start()
-for turn in range(10):
-    child = os.fork()
-    if child == 0:
-        store.create(f"child-{turn}")
-        grandchild = os.fork()
-        store.create(f"{'grandchild' if grandchild == 0 else 'parent'}-{turn}")
-        if grandchild:
-            os.waitpid(grandchild, 0)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-done.set()
-for thread in threads:
-    thread.join()
-found = [row[1] for row in store.list_rows(limit=10**6)]
-assert len(found) == len(set(found)) == 1 + len(made) + 30, (len(found), len(made))
-store.close()
-print("all there")
-"""
-
-
-@forks
-def test_a_process_can_fork_while_its_threads_write(tmp_path: Path) -> None:
-    assert run_script(FORK_AMONG_THREADS, cwd=tmp_path) == "all there"
-
-
-def test_nothing_is_open_until_the_first_call(file: Path) -> None:
-    with closing(SQLiteStore(file)):
-        assert not file.with_name("projects.db-wal").exists()
-
-
-def test_a_file_system_without_wal_is_served_with_a_warning(
-    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    # SQLite's "unix-dotfile" file system has no shared memory, and so no write-ahead log.
-    connect_as_is = sqlite3.connect
-
-    def connect_without_wal(path: str, **options: object) -> sqlite3.Connection:
-        return connect_as_is(f"file:{path}?vfs=unix-dotfile", uri=True, **options)  # type: ignore[call-overload, no-any-return]
-
-    monkeypatch.setattr(sqlite3, "connect", connect_without_wal)
-    with caplog.at_level(logging.WARNING), closing(SQLiteStore(file)) as store:
-        assert store.create("agent") == store.get("agent")
-    assert "write-ahead log" in caplog.text

@@ -8,6 +8,10 @@ from typing import Protocol
 
 from ..model import Project, ProjectExists, ProjectKey, ProjectKind, ProjectNotFound, ProjectRow
 
+DEFAULT_BUSY_TIMEOUT = 5.0
+MAX_BUSY_TIMEOUT = 25.0  # seconds; the official clients give up after 30
+MIN_DATABASE_SIZE = 65_536  # bytes, of which a fresh file takes half
+
 
 class Store(Protocol):
     """Keeps projects: every engine holds these promises and passes the same tests.
@@ -96,12 +100,19 @@ class Store(Protocol):
                 pass
 
 
-def open_store(database: str | os.PathLike[str]) -> Store:
+def open_store(
+    database: str | os.PathLike[str],
+    *,
+    busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
+    max_database_size: int | None = None,
+) -> Store:
     """Open the store that a database name means.
 
     database: the path of an SQLite file, made if missing, or ":memory:".
-    Raises StoreUnavailable when it cannot be opened; StoreBusy when others keep it locked.
+    busy_timeout: seconds, > 0 and <= 25. max_database_size: bytes, >= 65,536; None: any.
+    Raises StoreUnavailable when it cannot be opened; StoreBusy when others keep it locked;
+    ValueError for a number out of its range.
     """
     from .sqlite import SQLiteStore
 
-    return SQLiteStore(database)
+    return SQLiteStore(database, busy_timeout=busy_timeout, max_database_size=max_database_size)

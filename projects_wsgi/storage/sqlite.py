@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sqlite3
-import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from queue import Empty, SimpleQueue
-from typing import Any, Callable
+from contextlib import closing
+from typing import Any
 
 from ..model import (
     DEFAULT_PROJECT_ID,
@@ -25,20 +23,29 @@ from ..model import (
     ProjectKind,
     ProjectNotFound,
     ProjectRow,
-    StoreBusy,
-    StoreError,
     StoreFull,
     StoreUnavailable,
 )
-from . import Store
+from . import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, Store
+from .connections import (
+    MEMORY,
+    Connections,
+    connect,
+    execute_patiently,
+    immediate_transaction,
+    translated,
+)
+from .room import has_room
 
 logger = logging.getLogger("projects_wsgi")
 
-MEMORY = ":memory:"
 MAX_ID = 2**63 - 1  # SQLite's largest rowid
 
-# Connections of one process. More would not be faster, and each holds three file descriptors.
-_MAX_CONNECTIONS = 16
+# What SQLite says where processes cannot share memory, which its write-ahead log needs; among others.
+_WITHOUT_SHARED_MEMORY = ("unable to open database file", "disk I/O error")
+
+# Of a longer text, instr() would compare every byte at every place of a long name; Python is wiser.
+_MAX_INSTR_LENGTH = 32
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
@@ -82,8 +89,10 @@ class SQLiteStore(Store):
     database: the file's path, made if missing (its folder must exist), or ":memory:".
     synchronous: "FULL" (the default: an answered write survives a power cut) or "NORMAL"
         (several times the writes a second; a power cut may lose the last of them, kill -9 none).
-    busy_timeout: seconds, > 0, that a call waits for a connection, for this process's writers
-        and for those of others, each, before it raises StoreBusy.
+    busy_timeout: seconds, > 0 and <= 25, that a call waits in all for connections and for other
+        writers before it raises StoreBusy; the official clients give up after 30.
+    max_database_size: bytes, >= 65,536, beyond which the file does not grow, StoreFull is raised
+        instead; None: as large as the disk. SQLite's log beside it takes a few MiB more.
     Raises StoreUnavailable when the file cannot be opened, is not a database, holds another
     program's tables or was made by a newer version; the file is then left as it was.
 
@@ -96,37 +105,45 @@ class SQLiteStore(Store):
         database: str | os.PathLike[str],
         *,
         synchronous: str = "FULL",
-        busy_timeout: float = 5.0,
+        busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
+        max_database_size: int | None = None,
     ) -> None:
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f'synchronous must be "FULL" or "NORMAL", not {synchronous!r}')
+        if not 0 < busy_timeout <= MAX_BUSY_TIMEOUT:
+            raise ValueError(
+                f"busy_timeout must be above 0 and at most {MAX_BUSY_TIMEOUT:g} seconds, not {busy_timeout}"
+            )
+        if max_database_size is not None and max_database_size < MIN_DATABASE_SIZE:
+            raise ValueError(
+                f"max_database_size must be at least {MIN_DATABASE_SIZE} bytes, not {max_database_size}"
+            )
         name = os.fspath(database)
-        if not name:
+        if not name or "\0" in name:
             raise ValueError('database must be the path of a file or ":memory:"')
         # Absolute, because connections are opened later and the host may change its folder.
         self.path = name if name == MEMORY else os.path.abspath(name)
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self._is_closed = False
-        self._inherited: list[_Connections] = []
-        connection = self._connect()
-        try:
-            self._prepare(connection)
-        except sqlite3.Error as error:
-            connection.close()
-            raise self._translated(error) from error
-        except BaseException:
-            connection.close()
-            raise
-        self._connections: _Connections
+        self._max_size = max_database_size
+        connection = self._open()
         if self.path == MEMORY:
-            self._connections = _MemoryConnection(connection)
+            self._connections = Connections.to_memory(connection, busy_timeout)
         else:
             # Nothing stays open until the first call: a process that forks right after the
             # application was made (gunicorn --preload) hands no connection to its children.
+            has_wal = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
             connection.close()
-            self._connections = _Connections(self._connect, _MAX_CONNECTIONS)
-        self._close_before_forks()
+            if not has_wal:
+                logger.warning(
+                    "the database %s does without SQLite's write-ahead log, which its file system may not"
+                    " support: nothing is lost, but writers and readers wait for each other",
+                    self.path,
+                )
+            self._file = _identity(self.path)
+            connect_writer = functools.partial(self._connect, writes=True)
+            connect_reader = self._connect if has_wal else None
+            self._connections = Connections.to_file(connect_writer, connect_reader, busy_timeout)
 
     # Reading: single statements, in autocommit.
 
@@ -148,8 +165,10 @@ class SQLiteStore(Store):
             conditions.append(f"kind IN ({', '.join('?' * len(wanted))})")
             parameters.extend(kind.value for kind in wanted)
         if name_contains:
-            conditions.append("instr(folded_name, ?)")
-            parameters.append(name_contains.casefold())
+            folded = name_contains.casefold()
+            function = "instr" if len(folded) <= _MAX_INSTR_LENGTH else "contains"
+            conditions.append(f"{function}(folded_name, ?)")
+            parameters.append(folded)
         parameters.append(min(limit, MAX_ID))
         where = " AND ".join(conditions)
         return self._read(f"{_SELECT} WHERE {where} ORDER BY id DESC LIMIT ?", parameters)
@@ -161,6 +180,7 @@ class SQLiteStore(Store):
         return Project(*rows[0])
 
     def ping(self) -> None:
+        self._check_file()
         self._read("SELECT 1 FROM projects LIMIT 1", ())
 
     # Writing: one transaction each.
@@ -175,7 +195,7 @@ class SQLiteStore(Store):
             raise ValueError("a project's name must have at least one character")
         kind = ProjectKind.STANDARD if name == PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
         parameters = (name, name.casefold(), kind.value, description)
-        with self._transaction() as connection:
+        with self._transaction(len(name) + len(description or "")) as connection:
             try:
                 cursor = connection.execute(_INSERT, parameters)
             except sqlite3.IntegrityError as error:
@@ -189,147 +209,145 @@ class SQLiteStore(Store):
     def update(self, key: ProjectKey, description: str | None) -> Project:
         if description is None:
             return self.get(key)
-        with self._transaction() as connection:
+        with self._transaction(len(description)) as connection:
             project = _find(connection, key)
             connection.execute(_UPDATE, (description, project.id))
         return project._replace(description=description)
 
     def delete(self, key: ProjectKey) -> None:
-        with self._transaction() as connection:
+        with self._transaction(None) as connection:
             project = _find(connection, key)
             if project.id == DEFAULT_PROJECT_ID:
                 raise DefaultProjectProtected
             connection.execute(_DELETE, (project.id,))
 
     def close(self) -> None:
-        if not self._is_closed:
-            connections = self._own_connections()
-            self._is_closed = True
-            connections.close()
+        self._connections.close()
 
     # Connections and transactions.
 
     def _read(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        connections = self._own_connections()
-        connection = connections.acquire(self._busy_timeout)
+        deadline = time.monotonic() + self._busy_timeout
+        readers = self._connections.readers
+        connection = readers.acquire(deadline)
         try:
-            return connection.execute(sql, parameters).fetchall()
+            return execute_patiently(connection, deadline, sql, parameters).fetchall()
         except sqlite3.Error as error:
-            raise self._translated(error) from error
+            raise translated(error, self.path) from error
         finally:
-            connections.release(connection)
+            readers.release(connection)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, growth: int | None) -> Iterator[sqlite3.Connection]:
         """Run the block inside one write transaction; its errors undo it.
 
-        Writers of this process queue at a lock, which wakes them at once; only for writers of
-        other processes does SQLite poll.
+        growth: characters to be stored; None for a deletion.
+
+        Writers of this process queue for their one connection, and wake at once; only for writers
+        of other processes does SQLite poll.
         """
-        connections = self._own_connections()
-        if not connections.write_lock.acquire(timeout=self._busy_timeout):
-            raise StoreBusy("another thread has been writing for longer than the busy timeout")
+        deadline = time.monotonic() + self._busy_timeout
+        writer = self._connections.writer
+        connection = writer.acquire(deadline)
         try:
-            connection = connections.acquire(self._busy_timeout)
-            try:
-                with _immediate_transaction(connection):
-                    yield connection
-            except sqlite3.IntegrityError as error:
-                raise ChangeForbidden(str(error)) from error
-            except sqlite3.Error as error:
-                raise self._translated(error) from error
-            finally:
-                connections.release(connection)
+            self._check_file()
+            if self.path != MEMORY and not has_room(connection, deadline, self.path, growth):
+                raise StoreFull(f"the disk of {self.path} is almost full; delete projects or make room on it")
+            with immediate_transaction(connection, deadline):
+                yield connection
+        except sqlite3.IntegrityError as error:
+            raise ChangeForbidden(str(error)) from error
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
         finally:
-            connections.write_lock.release()
+            writer.release(connection)
 
-    def _own_connections(self) -> _Connections:
-        """Return this process's connections.
+    def _check_file(self) -> None:
+        """Raise StoreUnavailable where the path no longer names the file that was opened.
 
-        A connection must not cross a fork. Those of a parent that forked behind Python's back are
-        kept referenced and never closed: that would drop the locks that SQLite counts by process.
+        What is written to a file that was removed would be gone with the last connection.
         """
-        if self._is_closed:
-            raise StoreUnavailable("the store is closed")
-        connections = self._connections
-        if connections.pid != os.getpid():
-            self._inherited.append(connections)
-            self._connections = connections = connections.after_fork()
-        return connections
-
-    def _close_before_forks(self) -> None:
-        """Have no connection open at the moment of a fork, whichever thread forks.
-
-        With one open, SQLite in the child would take the parent's file locks for its own: when the
-        parent then ends, it would remove the write-ahead log under the child's feet. The interpreter
-        keeps the hooks for good; all that they hold of the store is a weak reference.
-        """
-        if not hasattr(os, "register_at_fork"):
-            return
-        reference = weakref.ref(self)
-
-        def hook(act: Callable[[_Connections], None]) -> Callable[[], None]:
-            def call() -> None:
-                store = reference()
-                if store is not None and not store._is_closed:
-                    act(store._own_connections())
-
-            return call
-
-        timeout = self._busy_timeout
-        os.register_at_fork(
-            before=hook(lambda connections: connections.pause(timeout)),
-            after_in_parent=hook(_Connections.resume),
-        )
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(
-                self.path,
-                timeout=self._busy_timeout,
-                isolation_level=None,
-                check_same_thread=False,
+        if self.path != MEMORY and _identity(self.path) != self._file:
+            raise StoreUnavailable(
+                f"the database {self.path} was removed or replaced while it was open;"
+                " put it back, or start again with what is there now"
             )
+
+    def _connect(self, deadline: float, *, writes: bool = False) -> sqlite3.Connection:
+        try:
+            connection = connect(self.path, deadline, synchronous=self._synchronous)
             try:
-                connection.execute("PRAGMA foreign_keys = ON")
-                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+                self._check_file()
+                connection.create_function("contains", 2, _contains, deterministic=True)
+                if writes:
+                    self._limit_size(connection, deadline)
             except BaseException:
                 connection.close()
                 raise
         except sqlite3.Error as error:
-            raise self._translated(error) from error
+            raise translated(error, self.path) from error
         return connection
 
-    def _translated(self, error: sqlite3.Error) -> StoreError:
-        # By its text, because sqlite3 shows SQLite's result code only from Python 3.11 on.
-        text = str(error)
-        if "locked" in text:
-            return StoreBusy(
-                f"the database {self.path} has been locked by others for too long; try again later"
-            )
-        if "is full" in text:
-            return StoreFull(f"there is no room left to write to the database {self.path}")
-        return StoreUnavailable(f"cannot use the database {self.path}: {_diagnosis(self.path) or text}")
+    def _limit_size(self, connection: sqlite3.Connection, deadline: float) -> None:
+        if self._max_size is not None:
+            (page_size,) = execute_patiently(connection, deadline, "PRAGMA page_size").fetchone()
+            execute_patiently(connection, deadline, f"PRAGMA max_page_count = {self._max_size // page_size}")
 
     # The schema.
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Bring the file to this version's schema, or refuse it untouched."""
-        version = self._checked_version(connection)
-        if self.path != MEMORY:
-            self._use_wal(connection)
+    def _open(self) -> sqlite3.Connection:
+        """Open the file, bring it to this version's schema, or refuse it untouched."""
+        deadline = time.monotonic() + self._busy_timeout
+        try:
+            try:
+                return self._open_in_any_mode(deadline)
+            except sqlite3.OperationalError as error:
+                if str(error) not in _WITHOUT_SHARED_MEMORY:
+                    raise
+                # SQLite notices only after it has switched the file to the write-ahead log.
+                with contextlib.suppress(sqlite3.Error):
+                    self._leave_wal(deadline)
+                    return self._open_in_any_mode(deadline, may_use_wal=False)
+                raise
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
+
+    def _open_in_any_mode(self, deadline: float, *, may_use_wal: bool = True) -> sqlite3.Connection:
+        connection = connect(self.path, deadline, synchronous=self._synchronous, may_create=True)
+        try:
+            self._limit_size(connection, deadline)
+            self._prepare(connection, deadline, may_use_wal=may_use_wal)
+            if self.path == MEMORY:
+                connection.create_function("contains", 2, _contains, deterministic=True)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection, deadline: float, *, may_use_wal: bool) -> None:
+        version = self._checked_version(connection, deadline)
+        if version == 0 and may_use_wal and self.path != MEMORY:
+            # Only a new file is switched: switching one in use would disturb those who use it.
+            execute_patiently(connection, deadline, "PRAGMA journal_mode = WAL")
+            self._checked_version(connection, deadline)
         if version == SCHEMA_VERSION:
             return
-        with _immediate_transaction(connection):
+        with immediate_transaction(connection, deadline):
             # Again, now that nobody else can be migrating.
-            for migration in _MIGRATIONS[self._checked_version(connection) :]:
+            for migration in _MIGRATIONS[self._checked_version(connection, deadline) :]:
                 for statement in migration:
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def _checked_version(self, connection: sqlite3.Connection) -> int:
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        columns = {row[1] for row in connection.execute("PRAGMA table_info(projects)")}
+    def _leave_wal(self, deadline: float) -> None:
+        """Switch the file to the rollback journal, which needs no memory shared between processes."""
+        with closing(connect(self.path, deadline, is_exclusive=True)) as connection:
+            self._checked_version(connection, deadline)
+            execute_patiently(connection, deadline, "PRAGMA journal_mode = DELETE")
+
+    def _checked_version(self, connection: sqlite3.Connection, deadline: float) -> int:
+        (version,) = execute_patiently(connection, deadline, "PRAGMA user_version").fetchone()
+        columns = {row[1] for row in execute_patiently(connection, deadline, "PRAGMA table_info(projects)")}
         if version > SCHEMA_VERSION and columns:
             raise StoreUnavailable(
                 f"the database {self.path} has schema version {version}, this program knows versions up to"
@@ -339,127 +357,20 @@ class SQLiteStore(Store):
             raise StoreUnavailable(
                 f"the database {self.path} belongs to another program: choose another file"
             )
-        return version
-
-    def _use_wal(self, connection: sqlite3.Connection) -> None:
-        """Switch the file to the write-ahead log, where readers and a writer don't wait for each other."""
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-                break
-            except sqlite3.OperationalError as error:
-                # SQLite does not wait here for others who open the same new file.
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-        if mode != "wal":
-            logger.warning(
-                "the file system of %s does not support SQLite's write-ahead log; using the rollback journal:"
-                " nothing is lost, but writers and readers wait for each other",
-                self.path,
-            )
+        return int(version)
 
 
-class _Connections:
-    """The connections of one process, at most size of them, and the lock of its writers."""
-
-    def __init__(self, connect: Callable[[], sqlite3.Connection], size: int) -> None:
-        self.pid = os.getpid()
-        self.write_lock = threading.Lock()
-        self._connect = connect
-        self._size = size
-        self._is_closed = False
-        self._pause = threading.Lock()
-        self._paused = 0
-        # Both are C's, and so cheap: a token for each connection that is not in use, and those
-        # of them that have been opened.
-        self._tokens: SimpleQueue[None] = SimpleQueue()
-        self._idle: deque[sqlite3.Connection] = deque()
-        for _ in range(size):
-            self._tokens.put(None)
-
-    def acquire(self, timeout: float) -> sqlite3.Connection:
-        try:
-            self._tokens.get(timeout=timeout)
-        except Empty:
-            raise StoreBusy("all connections have been in use for longer than the busy timeout") from None
-        try:
-            if self._is_closed:
-                raise StoreUnavailable("the store is closed")
-            try:
-                return self._idle.pop()
-            except IndexError:
-                return self._connect()
-        except BaseException:
-            self._tokens.put(None)
-            raise
-
-    def release(self, connection: sqlite3.Connection) -> None:
-        self._idle.append(connection)
-        if self._is_closed:
-            self._close_idle()
-        self._tokens.put(None)
-
-    def pause(self, timeout: float) -> None:
-        """Wait until no connection is in use, let none be, and close them.
-
-        What is still in use after timeout seconds is let be: a fork must not wait for ever.
-        """
-        self._pause.acquire()
-        deadline = time.monotonic() + timeout
-        with contextlib.suppress(Empty):
-            while self._paused < self._size:
-                self._tokens.get(timeout=max(0.0, deadline - time.monotonic()))
-                self._paused += 1
-        self._close_idle()
-
-    def resume(self) -> None:
-        while self._paused:
-            self._paused -= 1
-            self._tokens.put(None)
-        self._pause.release()
-
-    def after_fork(self) -> _Connections:
-        return _Connections(self._connect, self._size)
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._close_idle()
-
-    def _close_idle(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+def _contains(text: str, part: str) -> bool:
+    return part in text
 
 
-class _MemoryConnection(_Connections):
-    """The one connection that a database in memory is; closing it ends the database."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__(lambda: connection, 1)
-        self._idle.append(connection)
-
-    def _close_idle(self) -> None:
-        if self._is_closed:
-            super()._close_idle()
-
-    def after_fork(self) -> _Connections:
-        # A child has its own copy of the parent's memory, and so of the database.
-        return _MemoryConnection(self._connect())
-
-
-@contextlib.contextmanager
-def _immediate_transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Run the block inside a transaction that writes from its start; its errors undo it."""
-    connection.execute("BEGIN IMMEDIATE")
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells one file from another at the same path; None for no file."""
     try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _selection(key: ProjectKey) -> tuple[str, tuple[ProjectKey]]:
@@ -475,20 +386,3 @@ def _find(connection: sqlite3.Connection, key: ProjectKey) -> Project:
     if row is None:
         raise ProjectNotFound(key)
     return Project(*row)
-
-
-def _diagnosis(path: str) -> str:
-    """Say why a file cannot be opened, where SQLite says only that it cannot."""
-    folder = os.path.dirname(path)
-    if path == MEMORY:
-        return ""
-    if os.path.isdir(path):
-        return "it is a folder; name a file"
-    if not os.path.isdir(folder):
-        return f"there is no folder {folder}; make it first"
-    if not os.path.exists(path):
-        if not os.access(folder, os.W_OK | os.X_OK):
-            return f"the folder {folder} is not writable; change its permissions or choose another file"
-    elif not os.access(path, os.R_OK | os.W_OK):
-        return "the file is not readable and writable; change its permissions or choose another file"
-    return ""

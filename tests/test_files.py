@@ -1,0 +1,202 @@
+"""A file that cannot be used is refused with a clear error, and is not touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import webtest
+
+from projects_wsgi import SQLiteStore, StoreUnavailable, make_app
+
+from .databases import connect, names
+from .test_cli import refusal
+
+# At the start
+
+
+def untouched(file: Path) -> tuple[bytes, int]:
+    return file.read_bytes(), file.stat().st_mtime_ns
+
+
+def test_a_file_of_a_newer_version_is_refused_untouched(file: Path) -> None:
+    SQLiteStore(file).close()
+    with connect(file) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    before = untouched(file)
+    with pytest.raises(StoreUnavailable, match="version 99.*upgrade projects_wsgi"):
+        SQLiteStore(file)
+    assert untouched(file) == before
+
+
+@pytest.mark.parametrize(
+    ("version", "table"),
+    [
+        (0, "projects (id INTEGER NOT NULL, name VARCHAR NOT NULL)"),
+        (1, "projects (id INTEGER NOT NULL, name VARCHAR NOT NULL)"),
+        (1, "projects (id INTEGER NOT NULL, name VARCHAR NOT NULL, folded_name TEXT)"),
+        (1, "users (name TEXT)"),
+        (99, "users (name TEXT)"),
+    ],
+)
+def test_a_database_of_another_program_is_refused_untouched(file: Path, version: int, table: str) -> None:
+    with connect(file) as connection:
+        connection.execute(f"CREATE TABLE {table}")
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = untouched(file)
+    with pytest.raises(StoreUnavailable, match="belongs to another program"):
+        SQLiteStore(file)
+    assert untouched(file) == before
+
+
+def test_a_hosts_database_gets_the_table_beside_its_own(file: Path) -> None:
+    with connect(file) as connection:
+        connection.execute("CREATE TABLE users (name TEXT)")
+    with closing(SQLiteStore(file)) as store:
+        assert names(store) == ["default"]
+
+
+def test_what_is_no_database_is_refused_untouched(file: Path) -> None:
+    file.write_bytes(b"this is not a database, whatever its name says" * 100)
+    before = untouched(file)
+    with pytest.raises(StoreUnavailable, match="not a database"):
+        SQLiteStore(file)
+    assert untouched(file) == before
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="there is no folder .*missing; make it first"):
+        SQLiteStore(tmp_path / "missing" / "projects.db")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="is a folder"):
+        SQLiteStore(tmp_path)
+
+
+def test_an_empty_path_is_refused() -> None:
+    with pytest.raises(ValueError, match="path of a file"):
+        SQLiteStore("")
+
+
+def test_a_path_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="path of a file"):
+        SQLiteStore("nul\0x")
+
+
+def fill(file: Path) -> None:
+    with closing(SQLiteStore(file)) as store:
+        for number in range(200):
+            store.create(f"agent {number}", "x" * 1000)
+
+
+@pytest.mark.parametrize("size", [50, 99, 100, 512, 4_000, 4_096, 20_000])
+def test_a_truncated_file_is_refused_untouched_or_answers_503(file: Path, size: int) -> None:
+    fill(file)
+    os.truncate(file, size)
+    before = file.read_bytes()
+    try:
+        store = SQLiteStore(file)
+    except StoreUnavailable as error:
+        assert str(file) in str(error)  # noqa: PT017
+        assert "malformed" in str(error) or "not a database" in str(error)  # noqa: PT017
+    else:
+        # What is left happens to begin like a whole file: the missing rest shows when it is read.
+        with closing(store):
+            app = webtest.TestApp(make_app(store))
+            app.get("/v1/projects?limit=1000", status=503)
+            app.post_json("/v1/projects", {"name": "x"}, status=503)
+            app.get("/healthz", status=200)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 100, b"xy", b"SQLite format 3\0" + b"\xff" * 4080])
+def test_the_command_line_says_it_in_one_line(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    line = refusal(cwd=file.parent)
+    assert str(file) in line
+    assert file.read_bytes() == content
+    assert list(file.parent.iterdir()) == [file]
+
+
+# While it runs
+
+
+@pytest.fixture
+def app(file: Path) -> Iterator[webtest.TestApp]:
+    app = make_app(file, busy_timeout=0.5)
+    with closing(app.store):
+        app.store.create("kept", "x")
+        app.store.list_rows()
+        yield webtest.TestApp(app)
+
+
+def expect_503(app: webtest.TestApp) -> None:
+    """Expect that nothing can be written, and that no write is acknowledged."""
+    for method, path, document in (
+        ("POST", "/v1/projects", {"name": "lost"}),
+        ("PUT", "/v1/projects/kept", {"description": "lost"}),
+        ("DELETE", "/v1/projects/kept", None),
+        ("GET", "/readyz", None),
+    ):
+        body = b"" if document is None else json.dumps(document).encode()
+        headers = {"Content-Type": "application/json"}
+        response = app.request(path, method=method, body=body, headers=headers, status=503)
+        assert response.text == "The database does not answer. Nothing was changed; see the server's log"
+        assert "Retry-After" not in response.headers
+    app.get("/healthz", status=200)
+
+
+def test_a_file_that_was_removed_takes_no_writes_and_is_not_made_anew(
+    app: webtest.TestApp, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.unlink()
+    expect_503(app)
+    assert "was removed or replaced while it was open; put it back" in caplog.text
+    assert not file.exists()
+
+
+def test_a_file_that_is_put_back_is_used_again(app: webtest.TestApp, file: Path) -> None:
+    file.rename(file.with_name("elsewhere.db"))
+    expect_503(app)
+    file.with_name("elsewhere.db").rename(file)
+    app.put_json("/v1/projects/kept", {"description": "y"}, status=200)
+    app.get("/readyz", status=200)
+
+
+def test_a_file_that_was_replaced_takes_no_writes(app: webtest.TestApp, file: Path) -> None:
+    other = file.with_name("other.db")
+    with closing(SQLiteStore(other)) as store:
+        store.create("from elsewhere")
+    shutil.copy(other, file.with_name("copy.db"))
+    before = other.read_bytes()
+    other.rename(file)
+    expect_503(app)
+    assert file.read_bytes() == before
+    with closing(SQLiteStore(file.with_name("copy.db"))) as store:
+        assert names(store) == ["from elsewhere", "default"]
+
+
+def test_a_folder_that_was_removed_is_503(app: webtest.TestApp, file: Path) -> None:
+    shutil.rmtree(file.parent)
+    expect_503(app)
+
+
+def test_a_table_that_was_dropped_is_503_and_explained_in_the_log(
+    app: webtest.TestApp, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(file) as connection:
+        connection.execute("DROP TABLE projects")
+    expect_503(app)
+    app.get("/v1/projects", status=503)
+    assert "no such table: projects" in caplog.text
+    with connect(file) as connection:
+        assert connection.execute(
+            "SELECT count(*) FROM sqlite_master WHERE name = 'projects'"
+        ).fetchone() == (0,)

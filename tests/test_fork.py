@@ -1,0 +1,287 @@
+"""A store works on both sides of a fork, and no connection crosses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .process import environment
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def run_script(script: str, *arguments: str, cwd: Path) -> str:
+    """Run a script in a process of its own; return what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout.strip()
+
+
+BOTH_SIDES = """
+import os, sys
+from projects_wsgi import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+store.create("before")
+store.list_rows()
+child = os.fork()
+store.create("child" if child == 0 else "parent")
+assert store.get("before").id == 2
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(*sorted(row[1] for row in store.list_rows()))
+store.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("database", "expected"),
+    [
+        ("projects.db", "before child default parent"),
+        (":memory:", "before default parent"),  # the child has its own copy from the fork on
+    ],
+)
+def test_a_store_works_on_both_sides_of_a_fork(tmp_path: Path, database: str, expected: str) -> None:
+    assert run_script(BOTH_SIDES, database, cwd=tmp_path) == expected
+
+
+PARENT_ENDS = """
+import os
+from projects_wsgi import SQLiteStore
+store = SQLiteStore("projects.db")
+store.create("before")
+from_child, to_parent = os.pipe()
+from_parent, to_child = os.pipe()
+child = os.fork()
+if child == 0:
+    store.list_rows()
+    os.write(to_parent, b"x")
+    os.read(from_parent, 1)
+    store.create("acknowledged")
+    os.kill(os.getpid(), 9)
+os.read(from_child, 1)
+store.close()
+os.write(to_child, b"x")
+os.waitpid(child, 0)
+print(*[row[1] for row in SQLiteStore("projects.db").list_rows()])
+"""
+
+
+CLOSED = """
+import os
+from projects_wsgi import SQLiteStore, StoreUnavailable
+for close_in_child in (False, True):
+    store = SQLiteStore("projects.db")
+    if not close_in_child:
+        store.close()
+    child = os.fork()
+    if child == 0:
+        store.close()
+        try:
+            store.ping()
+        except StoreUnavailable:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+store.ping()
+store.close()
+print("closed")
+"""
+
+
+def test_a_closed_store_stays_closed_in_a_child_and_closing_there_stays_there(tmp_path: Path) -> None:
+    assert run_script(CLOSED, cwd=tmp_path) == "closed"
+
+
+def test_a_child_loses_nothing_when_its_parent_ends_first(tmp_path: Path) -> None:
+    assert run_script(PARENT_ENDS, cwd=tmp_path) == "acknowledged before default"
+
+
+FORK_AMONG_THREADS = """
+import os, threading, warnings
+from projects_wsgi import SQLiteStore
+warnings.simplefilter("ignore")  # newer Pythons advise against this very thing
+store = SQLiteStore("projects.db")
+done = threading.Event()
+made = []
+
+def work(name):
+    while not done.is_set():
+        made.append(store.create(f"{name}-{len(made)}-{threading.get_ident()}").id)
+        store.list_rows()
+
+threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+for thread in threads:
+    thread.start()
+for turn in range(10):
+    child = os.fork()
+    if child == 0:
+        store.create(f"child-{turn}")
+        grandchild = os.fork()
+        store.create(f"{'grandchild' if grandchild == 0 else 'parent'}-{turn}")
+        if grandchild:
+            os.waitpid(grandchild, 0)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+done.set()
+for thread in threads:
+    thread.join()
+found = [row[1] for row in store.list_rows(limit=10**6)]
+assert len(found) == len(set(found)) == 1 + len(made) + 30, (len(found), len(made))
+store.close()
+print("all there")
+"""
+
+
+def test_a_process_can_fork_while_its_threads_write(tmp_path: Path) -> None:
+    assert run_script(FORK_AMONG_THREADS, cwd=tmp_path) == "all there"
+
+
+NO_CONNECTION_CROSSES = """
+import os, time
+from projects_wsgi import SQLiteStore, make_app
+app = make_app("projects.db")
+app.store.create("before")
+app.store.list_rows()
+def open_databases():
+    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+    paths = [os.readlink(link) for link in links if os.path.exists(link)]
+    return [path for path in paths if "projects.db" in path]
+assert open_databases()
+child = os.fork()
+if child == 0:
+    os._exit(len(open_databases()))
+assert os.waitpid(child, 0)[1] == 0
+app.store.list_rows()
+app.store.close()
+print("none")
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="this system does not tell")
+def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
+    assert run_script(NO_CONNECTION_CROSSES, cwd=tmp_path) == "none"
+
+
+FORK_FROM_A_THREAD = """
+import os, threading, warnings
+from projects_wsgi import SQLiteStore
+warnings.simplefilter("ignore")  # newer Pythons advise against this very thing
+store = SQLiteStore("projects.db")
+store.create("before")
+statuses = []
+
+def work(name):
+    child = os.fork()
+    store.create(f"{'child' if child == 0 else 'parent'} {name}")
+    if child == 0:
+        os._exit(0 if store.get("before").id == 2 else 1)
+    statuses.append(os.waitpid(child, 0)[1])
+
+threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert statuses == [0] * 4, statuses
+print(len(store.list_rows()))
+store.close()
+"""
+
+
+def test_threads_can_fork_too_even_at_once(tmp_path: Path) -> None:
+    assert run_script(FORK_FROM_A_THREAD, cwd=tmp_path) == "10"
+
+
+FORK_WHILE_WRITING = """
+import os, threading, time, warnings
+from projects_wsgi import SQLiteStore
+warnings.simplefilter("ignore")
+store = SQLiteStore("projects.db", busy_timeout=0.2)
+is_writing = threading.Event()
+
+def write_slowly():
+    with store._transaction(None) as connection:
+        connection.execute("UPDATE projects SET description = 'slow' WHERE id = 1")
+        is_writing.set()
+        time.sleep(0.5)
+
+thread = threading.Thread(target=write_slowly)
+thread.start()
+is_writing.wait()
+child = os.fork()
+store.create("child" if child == 0 else "parent")
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+print(sorted(row[1:] for row in store.list_rows()))
+store.close()
+"""
+
+
+def test_a_fork_waits_for_the_transaction_under_way(tmp_path: Path) -> None:
+    expected = "[('child', None), ('default', 'slow'), ('parent', None)]"
+    assert run_script(FORK_WHILE_WRITING, cwd=tmp_path) == expected
+
+
+FORK_WHILE_READING = """
+import os, threading, time, warnings
+from projects_wsgi import SQLiteStore
+warnings.simplefilter("ignore")
+store = SQLiteStore("projects.db", busy_timeout=0.2)
+for number in range(10):
+    store.create(f"before {number}")
+readers = store._connections.readers
+reader = readers.acquire(time.monotonic())
+rows = reader.execute("SELECT * FROM projects")
+next(rows)
+began = time.monotonic()
+child = os.fork()
+if child == 0:
+    store.create("child")
+    os._exit(len(store.list_rows()) - 12)
+assert time.monotonic() - began < 5
+assert os.waitpid(child, 0)[1] == 0
+assert len(list(rows)) == 10  # of 11, as they were when the reading began
+readers.release(reader)
+store.create("parent")
+print(len(store.list_rows()))
+store.close()
+"""
+
+
+def test_a_fork_does_not_wait_for_ever_for_those_who_read(tmp_path: Path) -> None:
+    assert run_script(FORK_WHILE_READING, cwd=tmp_path) == "13"
+
+
+GRANDCHILDREN = """
+import os
+from projects_wsgi import SQLiteStore
+store = SQLiteStore("projects.db")
+for depth in range(4):
+    store.create(str(depth))
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        store.list_rows()
+        store.close()
+        os._exit(0)
+print(*[row[1] for row in store.list_rows()], flush=True)
+os._exit(0)
+"""
+
+
+def test_children_can_fork_again(tmp_path: Path) -> None:
+    assert run_script(GRANDCHILDREN, cwd=tmp_path) == "3 2 1 0 default"
