@@ -18,7 +18,7 @@ from typing import Any, Callable, NamedTuple, NoReturn
 from . import __version__, make_app
 from .model import StoreError
 from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
-from .storage import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE
+from .storage import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, upkeep
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -140,6 +140,15 @@ def build_parser() -> argparse.ArgumentParser:
         return command
 
     add_command("serve", _serve, "Serve the projects; the command when none is given.", OPTIONS)
+    add_command(
+        "check",
+        _check,
+        "Check a database, which may be in use; exit with 1 if it is faulty.",
+        [DATABASE_OPTION],
+    )
+    backup = add_command("backup", _back_up, "Copy a database, which may be in use.", [DATABASE_OPTION])
+    backup.add_argument("destination", type=_name, metavar="DEST", help="the file to make")
+    backup.add_argument("--force", action="store_true", help="overwrite DEST if it exists")
     parser.set_defaults(run=_serve)
     _add_options(parser, OPTIONS)
     return parser
@@ -240,6 +249,39 @@ def _serve(settings: argparse.Namespace) -> int:
     finally:
         app.store.close()
     return 0
+
+
+def _check(settings: argparse.Namespace) -> int:
+    try:
+        with upkeep.opened_as_it_is(settings.db) as connection:
+            faults = upkeep.find_faults(connection)
+    except (FileNotFoundError, StoreError) as error:
+        _fail(str(error))
+    print("\n".join(faults) or f"{settings.db}: ok")
+    return 1 if faults else 0
+
+
+def _back_up(settings: argparse.Namespace) -> int:
+    progress = _draw_progress if sys.stderr.isatty() else None
+    try:
+        with upkeep.opened_as_it_is(settings.db) as connection:
+            upkeep.copy(connection, settings.destination, progress, overwrite=settings.force)
+    except FileExistsError as error:
+        _fail(f"{error}; overwrite it with --force")
+    except (FileNotFoundError, StoreError) as error:
+        _fail(str(error))
+    print(f"{settings.db} is copied to {settings.destination}")
+    return 0
+
+
+def _draw_progress(done: int, total: int) -> None:
+    bar = "#" * (40 * done // total)
+    print(
+        f"\r[{bar:<40}] {100 * done // total:3d} %",
+        end="" if done < total else "\n",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _allow_many_connections() -> None:

@@ -24,11 +24,12 @@ ALLOWED: dict[str, set[str]] = {
     "storage": {"model", "storage.sqlite"},
     "storage.connections": {"model"},
     "storage.room": {"storage.connections"},
-    "storage.sqlite": {"model", "storage", "storage.connections", "storage.room"},
+    "storage.upkeep": {"model", "storage", "storage.connections"},
+    "storage.sqlite": {"model", "storage", "storage.connections", "storage.room", "storage.upkeep"},
     "app": {"model", "openapi", "router", "storage", "wire", "wsgi"},
     "server": {"wsgi"},
     "": {"app", "model", "storage", "storage.sqlite", "wire"},
-    "cli": {"", "model", "server", "storage"},
+    "cli": {"", "model", "server", "storage", "storage.upkeep"},
     "__main__": {"cli"},
 }
 

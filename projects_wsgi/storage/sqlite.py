@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Callable
 
 from ..model import (
     DEFAULT_PROJECT_ID,
@@ -26,7 +26,7 @@ from ..model import (
     StoreFull,
     StoreUnavailable,
 )
-from . import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, Store
+from . import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, Store, upkeep
 from .connections import (
     MEMORY,
     Connections,
@@ -223,6 +223,28 @@ class SQLiteStore(Store):
 
     def close(self) -> None:
         self._connections.close()
+
+    # Upkeep.
+
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Copy the whole database, as it is at this moment, to a new file, while others go on using it.
+
+        path: the file; it appears when it is complete. overwrite: whether it may exist already.
+        progress: called now and then with how many pages are copied, and how many there are.
+        Raises FileExistsError; StoreError when the file cannot be written.
+        """
+        readers = self._connections.readers
+        connection = readers.acquire(time.monotonic() + self._busy_timeout)
+        try:
+            upkeep.copy(connection, os.fspath(path), progress, overwrite=overwrite)
+        finally:
+            readers.release(connection)
 
     # Connections and transactions.
 
