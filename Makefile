@@ -21,6 +21,9 @@ test: $(VENV)/.test ## run the tests
 test-wild: $(VENV)/.test ## send 20,000 random requests to each property test of bad input
 	HYPOTHESIS_EXAMPLES=20000 $(BIN)/python -m pytest tests/test_bad_input.py
 
+test-faults: $(VENV)/.faults ## kill, fill, starve and abuse real processes for some minutes
+	$(BIN)/python -m pytest -rP tests/faults $(ARGS)
+
 test-clients: $(VENV)-clients/.installed ## run the official Python client against the server
 	$(VENV)-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
 
@@ -58,6 +61,10 @@ $(VENV)/.test: setup.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+$(VENV)/.faults: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faults]'
+	@touch $@
+
 $(VENV)-clients/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)-clients
 	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check '.[clients]'
@@ -67,4 +74,4 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-clients test-package test-pythons lint format types
+.PHONY: help run test test-wild test-faults test-clients test-package test-pythons lint format types
