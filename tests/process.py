@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import re
 import signal
@@ -10,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 class Process:
@@ -29,6 +32,14 @@ class Process:
         self.host, self.port = match[1], int(match[2])
         self._log = log
         self.log = ""
+
+    def ask(self, method: str, path: str, document: Any = None) -> tuple[int, Any, str]:
+        """Send a request over a connection of its own; return the answer's status, headers and text."""
+        with closing(http.client.HTTPConnection(self.host, self.port, timeout=30)) as connection:
+            body = None if document is None else json.dumps(document)
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            response = connection.getresponse()
+            return response.status, response.headers, response.read().decode()
 
     def end(self) -> None:
         """Wait for the process; collect what it left."""
@@ -50,12 +61,13 @@ def running_server(
     command: Sequence[str] = ("-m", "projects_wsgi"),
     stop: signal.Signals = signal.SIGTERM,
     must_obey: bool = True,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Process]:
     """Run `python -m projects_wsgi` on a free port; stop it with a signal, which it must obey with 0.
 
-    must_obey: False for one that the test kills.
+    must_obey: False for one that the test kills. prefix: a program that runs it, and its arguments.
     """
-    line = [sys.executable, "-W", "error", *command, "--port", "0", *arguments]
+    line = [*prefix, sys.executable, "-W", "error", *command, "--port", "0", *arguments]
     with tempfile.TemporaryFile("w+") as log:
         popen = subprocess.Popen(
             line,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import subprocess
 import sys
 import threading
@@ -20,7 +18,7 @@ import webtest
 from projects_wsgi import SQLiteStore, StoreBusy, make_app
 
 from .databases import connect, names
-from .process import Process, environment, running_server
+from .process import environment, running_server
 
 HOLD = """
 import sqlite3, sys
@@ -46,18 +44,9 @@ def held_by_another_process(file: Path) -> Iterator[None]:
     assert process.returncode == 0
 
 
-def ask(process: Process, method: str, path: str, document: Any = None) -> tuple[int, Any, str]:
-    """Send a request; return the answer's status, headers and text."""
-    with closing(http.client.HTTPConnection(process.host, process.port, timeout=30)) as connection:
-        body = None if document is None else json.dumps(document)
-        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-        response = connection.getresponse()
-        return response.status, response.headers, response.read().decode()
-
-
 def test_writes_are_503_with_retry_after_while_another_process_writes_and_reads_go_on(tmp_path: Path) -> None:
     with running_server("--busy-timeout", "0.3", "--quiet", cwd=tmp_path) as process:
-        assert ask(process, "POST", "/v1/projects", {"name": "before"})[0] == 200
+        assert process.ask("POST", "/v1/projects", {"name": "before"})[0] == 200
         with held_by_another_process(tmp_path / "projects.db"):
             for method, path, document in (
                 ("POST", "/v1/projects", {"name": "x"}),
@@ -65,17 +54,17 @@ def test_writes_are_503_with_retry_after_while_another_process_writes_and_reads_
                 ("DELETE", "/v1/projects/before", None),
             ):
                 began = time.monotonic()
-                status, headers, text = ask(process, method, path, document)
+                status, headers, text = process.ask(method, path, document)
                 assert (status, headers["Retry-After"]) == (503, "1")
                 assert (
                     text == "The database is busy: others are writing to it. Nothing was changed; try again"
                 )
                 assert 0.3 <= time.monotonic() - began < 5
-                assert ask(process, "GET", "/v1/projects/before")[0] == 200
-                assert ask(process, "GET", "/v1/projects")[0] == 200
-                assert ask(process, "GET", "/readyz")[0] == 200
-        assert ask(process, "POST", "/v1/projects", {"name": "after"})[0] == 200
-        assert ask(process, "DELETE", "/v1/projects/before")[0] == 204
+                assert process.ask("GET", "/v1/projects/before")[0] == 200
+                assert process.ask("GET", "/v1/projects")[0] == 200
+                assert process.ask("GET", "/readyz")[0] == 200
+        assert process.ask("POST", "/v1/projects", {"name": "after"})[0] == 200
+        assert process.ask("DELETE", "/v1/projects/before")[0] == 204
     assert "has been locked by others for too long; try again later" in process.log
 
 
@@ -83,7 +72,7 @@ def test_a_write_waits_for_a_writer_that_ends_in_time(tmp_path: Path) -> None:
     with running_server("--quiet", cwd=tmp_path) as process, contextlib.ExitStack() as held:
         held.enter_context(held_by_another_process(tmp_path / "projects.db"))
         threading.Timer(0.3, held.pop_all().close).start()
-        assert ask(process, "POST", "/v1/projects", {"name": "x"})[0] == 200
+        assert process.ask("POST", "/v1/projects", {"name": "x"})[0] == 200
     assert process.log == ""
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -24,10 +25,12 @@ from projects_wsgi import SQLiteStore, cli
 from .process import Process, environment, running_server
 
 
-def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself."""
+def run(
+    *arguments: str, cwd: Path, prefix: Sequence[str] = (), **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself; prefix: a program that runs it, and its arguments."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "projects_wsgi", *arguments],
+        [*prefix, sys.executable, "-W", "error", "-m", "projects_wsgi", *arguments],
         cwd=cwd,
         env=environment(**environ),
         capture_output=True,
@@ -36,9 +39,9 @@ def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProce
     )
 
 
-def refusal(*arguments: str, cwd: Path, **environ: str) -> str:
+def refusal(*arguments: str, cwd: Path, prefix: Sequence[str] = (), **environ: str) -> str:
     """Run a command that must fail; return the one line that it says."""
-    result = run(*arguments, cwd=cwd, **environ)
+    result = run(*arguments, cwd=cwd, prefix=prefix, **environ)
     assert (result.returncode, result.stdout) == (2, "")
     # Of a wrong option, argparse says how it is used as well.
     usage, _, error = result.stderr.rpartition("projects-wsgi: ")
