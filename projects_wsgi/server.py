@@ -2,6 +2,7 @@
 
 It serves an application whose answers fit in memory: each is sent whole. HTTP is read strictly
 (RFC 9112): what two readers could understand differently is refused, and its connection closed.
+What the client did wrong is always a 4xx: a 5xx would say that the server is at fault.
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ class _Connection(socketserver.BaseRequestHandler):
             raise HTTPError(400, "This is not an HTTP request")
         method, target, major, minor = (group.decode("latin-1") for group in match.groups())
         if major != "1":
-            raise HTTPError(505, "This server speaks HTTP/1.1")
+            raise HTTPError(400, "This server speaks HTTP/1.1")
         parts = _TARGET.fullmatch(target)
         if parts is None:
             raise HTTPError(400, "The request's target is neither a path nor an http URL")
@@ -279,7 +280,7 @@ class _Connection(socketserver.BaseRequestHandler):
             if length is not None or not is_modern:
                 raise HTTPError(400, "Transfer-Encoding cannot be used here")
             if coding.lower() != "chunked":
-                raise HTTPError(501, "The only transfer coding that this server knows is chunked")
+                raise HTTPError(400, "The only transfer coding that this server knows is chunked")
             environ["wsgi.input_terminated"] = True
         elif length is not None and not re.fullmatch("[0-9]{1,18}", length):
             raise HTTPError(400, "Content-Length is not a number")

@@ -26,9 +26,7 @@ _STATUS_LINES = {
     422: "422 Unprocessable Content",
     431: "431 Request Header Fields Too Large",
     500: "500 Internal Server Error",
-    501: "501 Not Implemented",
     503: "503 Service Unavailable",
-    505: "505 HTTP Version Not Supported",
     507: "507 Insufficient Storage",
 }
 

@@ -9,12 +9,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 from wsgiref.validate import validator
 
 import pytest
 
-from projects_wsgi import ProjectsApp
+from projects_wsgi import ProjectsApp, SQLiteStore, make_app
 from projects_wsgi import server as bundled
 from projects_wsgi.server import Server
 
@@ -305,6 +305,8 @@ BAD_REQUESTS = {
     "not HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
     "words": b"hello there\r\n\r\n",
     "HTTP/0.9": b"GET /healthz\r\n\r\n",
+    "HTTP/2.0": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/9.9": b"GET /healthz HTTP/9.9\r\nHost: x\r\n\r\n",
     "a blank in the target": b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
     "NUL in the target": b"GET /a\x00b HTTP/1.1\r\nHost: x\r\n\r\n",
     "an authority as the target": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -334,6 +336,7 @@ BAD_REQUESTS = {
     "length and chunks": post(b"0\r\n\r\n", "Content-Length: 5", "Transfer-Encoding: chunked"),
     "two types": post(BODY, "Content-Length: 12", "Content-Type: text/plain"),
     "two codings": post(b"0\r\n\r\n", "Transfer-Encoding: chunked", "Transfer-Encoding: identity"),
+    "an unknown coding": post(b"0\r\n\r\n", "Transfer-Encoding: gzip, chunked"),
     "chunks in HTTP/1.0": b"POST /v1/projects HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 }
 
@@ -349,9 +352,6 @@ def test_what_is_ambiguous_is_400_and_nothing_after_it_is_read(client: Client, r
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"GET /healthz HTTP/2.0\r\n\r\n", 505),
-        (b"GET /healthz HTTP/9.9\r\n\r\n", 505),
-        (post(b"", "Transfer-Encoding: gzip, chunked"), 501),
         (get("/" + "x" * 70_000), 414),
         (get("/healthz", "A: " + "x" * 70_000), 431),
         (get("/healthz", *[f"A{number}: x" for number in range(101)]), 431),
@@ -517,6 +517,34 @@ def test_an_application_that_raises_is_a_500_and_a_traceback_in_the_log(
         assert b"secret" not in body
         assert "ZeroDivisionError: secret" in caplog.text
         assert client.ask(get())[0] == 500
+
+
+class BrokenStore(SQLiteStore):
+    """A store with an error that nobody foresaw."""
+
+    def list_rows(self, *_: object) -> NoReturn:
+        raise ZeroDivisionError("secret")
+
+
+def test_a_broken_store_is_a_bare_500_a_traceback_with_the_request_in_the_log_and_the_server_lives_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        contextlib.closing(BrokenStore(":memory:")) as store,
+        serving(validator(make_app(store))) as server,
+        contextlib.closing(Client(server)) as client,
+    ):
+        for _ in range(3):
+            status, headers, body = client.ask(get("/v1/projects?limit=1"))
+            assert (status, body) == (500, b"Internal Server Error")
+            assert "secret" not in str(headers)
+        assert client.ask(get("/v1/projects/default"))[0] == 200
+    records = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(records) == 3
+    for record in records:
+        assert record.getMessage() == "an unforeseen error at 'GET /v1/projects?limit=1 HTTP/1.1'"
+        assert record.exc_info
+        assert record.exc_info[0] is ZeroDivisionError
 
 
 def test_a_request_is_logged_in_one_line_with_nothing_that_could_fake_another(

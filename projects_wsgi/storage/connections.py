@@ -363,7 +363,7 @@ def translated(error: sqlite3.Error, path: str) -> StoreError:
 
 
 def diagnosis(path: str) -> str:
-    """Say why a file cannot be opened, where SQLite says only that it cannot."""
+    """Say why a file cannot be opened, read or written, where SQLite says only that it cannot."""
     folder = os.path.dirname(path)
     if path == MEMORY:
         return ""
@@ -371,9 +371,8 @@ def diagnosis(path: str) -> str:
         return "it is a folder; name a file"
     if not os.path.isdir(folder):
         return f"there is no folder {folder}; make it first"
-    if not os.path.exists(path):
-        if not os.access(folder, os.W_OK | os.X_OK):
-            return f"the folder {folder} is not writable; change its permissions or choose another file"
-    elif not os.access(path, os.R_OK | os.W_OK):
+    if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
         return "the file is not readable and writable; change its permissions or choose another file"
+    if not os.access(folder, os.W_OK | os.X_OK):  # where SQLite keeps its log as well
+        return f"the folder {folder} is not writable; change its permissions or choose another file"
     return ""

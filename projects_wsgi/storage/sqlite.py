@@ -31,6 +31,7 @@ from .connections import (
     MEMORY,
     Connections,
     connect,
+    diagnosis,
     execute_patiently,
     immediate_transaction,
     translated,
@@ -320,6 +321,9 @@ class SQLiteStore(Store):
     def _open(self) -> sqlite3.Connection:
         """Open the file, bring it to this version's schema, or refuse it untouched."""
         deadline = time.monotonic() + self._busy_timeout
+        if self.path != MEMORY and os.path.exists(self.path) and not os.access(self.path, os.W_OK):
+            # SQLite would open it all the same, for reading only.
+            raise StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path)}")
         try:
             try:
                 return self._open_in_any_mode(deadline)
