@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from projects_wsgi import cli
+from projects_wsgi import cli, server
 
 from .differences import DIFFERENCES, PROVEN_ELSEWHERE
 from .replay import RECORDED, read_steps
@@ -37,8 +37,8 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
         return port
 
 
@@ -57,7 +57,7 @@ def test_the_first_screen_shows_two_commands_and_a_real_answer(
     monkeypatch.setenv("PROJECTS_WSGI_PORT", str(port))
     for variable in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # those of the make that runs this test
         monkeypatch.delenv(variable, raising=False)
-    server = subprocess.Popen(
+    running = subprocess.Popen(
         ["make", "run", f"PYTHON={sys.executable}"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -65,14 +65,14 @@ def test_the_first_screen_shows_two_commands_and_a_real_answer(
         text=True,
         start_new_session=True,
     )
-    assert server.stdout is not None
-    assert str(port) in server.stdout.readline()
+    assert running.stdout is not None
+    assert str(port) in running.stdout.readline()
     # What curl does, which not every machine has.
     program, url = curl[2:].replace("6006", str(port)).split()
     with urllib.request.urlopen(url, timeout=10) as response:
         body = response.read().decode()
-    os.killpg(server.pid, signal.SIGTERM)
-    server.communicate(timeout=10)
+    os.killpg(running.pid, signal.SIGTERM)
+    running.communicate(timeout=10)
     assert (program, body) == ("curl", answer)
     assert (tmp_path / "projects.db").exists()
 
@@ -101,6 +101,46 @@ def test_the_table_of_options_is_the_command_lines() -> None:
         has_default = option.metavar and option.default is not None
         expected.append([flag, f"`{option.variable}`", default if has_default else "", option.help])
     assert rows("option") == expected
+
+
+def test_every_guarantee_has_a_test_and_every_file_of_faults_a_guarantee() -> None:
+    named = [proof.strip("`") for _, proof in rows("promise")]
+    for path in named:
+        assert (ROOT / path).is_file(), path
+    files = (ROOT / "tests" / "faults").glob("test_*.py")
+    assert {f"tests/faults/{file.name}" for file in files} <= set(named)
+
+
+def test_the_numbers_of_the_guarantees_are_those_of_their_tests() -> None:
+    promises = {proof.strip("`"): promise for promise, proof in rows("promise")}
+    for path, number in (
+        ("tests/faults/test_kill.py", f"{2 * constant('faults/test_kill.py', 'ROUNDS')} kills"),
+        (
+            "tests/faults/test_concurrency.py",
+            f"for {constant('faults/test_concurrency.py', 'SECONDS')} seconds",
+        ),
+        ("tests/faults/test_abuse.py", f"{constant('faults/test_abuse.py', 'STALLED')} stalled"),
+        ("tests/faults/test_abuse.py", f"{constant('faults/test_abuse.py', 'STRINGS'):,} strings"),
+    ):
+        assert number in promises[path]
+
+
+def constant(file: str, name: str) -> int:
+    """Return a number that a test module defines; importing it could need more than is installed."""
+    match = re.search(rf"^{name} = ([\d_]+)$", (ROOT / "tests" / file).read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1])
+
+
+def test_the_table_of_limits_is_the_servers() -> None:
+    limits = {name: [value, beyond] for name, value, beyond in rows("limit")}
+    connections, _ = limits["connections at a time, each with a thread"]
+    assert connections.startswith(f"{server.MAX_CONNECTIONS:,},")
+    assert limits["request line, in bytes"] == [f"{server.MAX_LINE_SIZE:,}", "414"]
+    headers, status = limits["all header lines, in bytes; how many"]
+    assert (headers, status) == (f"{server.MAX_HEADER_SIZE:,}; {server.MAX_HEADERS}", "431")
+    flags = {option.flag for option in cli.OPTIONS}
+    assert {value.strip("`") for value, _ in limits.values() if value.startswith("`--")} <= flags
 
 
 def test_the_table_of_endpoints_is_the_documents() -> None:
