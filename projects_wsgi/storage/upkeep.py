@@ -52,6 +52,7 @@ def copy(
     path = os.path.abspath(path)
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists already")
+    _check_target(path, source)
     # Complete, or not there at all: it gets its name at the end.
     unfinished = f"{path}.{os.getpid()}.unfinished"
     try:
@@ -70,6 +71,22 @@ def copy(
         for suffix in ("", "-journal"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(unfinished + suffix)
+
+
+def _check_target(path: str, source: sqlite3.Connection) -> None:
+    """Raise StoreUnavailable where a copy would take the place of what it must not."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreUnavailable(f"cannot copy the database to {path}: it is not a file")
+    ((_, _, source_path),) = source.execute("PRAGMA database_list")
+    if source_path and os.path.exists(path) and os.path.samefile(path, source_path):
+        raise StoreUnavailable(f"cannot copy the database to {path}: that is the database itself")
+    for suffix in ("-wal", "-journal"):
+        # SQLite would take it for the new file's, and spoil that.
+        if os.path.exists(path + suffix):
+            raise StoreUnavailable(
+                f"cannot copy the database to {path}: {path}{suffix} says that it is a database in use;"
+                " choose another name"
+            )
 
 
 def _copy(source: sqlite3.Connection, path: str, progress: Callable[[int, int], None] | None) -> None:
