@@ -410,18 +410,20 @@ def test_nothing_is_open_until_the_first_call(file: Path) -> None:
 OPEN_AND_CREATE = """
 import sys
 from projects_wsgi import SQLiteStore
-store = SQLiteStore(sys.argv[1])
+print("ready", flush=True)
 sys.stdin.readline()
-for turn in range(5):
-    print(store.create(f"{sys.argv[2]}-{turn}").id)
-store.close()
+for number in range(10):
+    store = SQLiteStore(f"{number}.db")
+    print(number, store.create(sys.argv[1]).id)
+    store.close()
 """
 
 
-def test_processes_can_open_a_new_file_at_the_same_moment(file: Path) -> None:
+def test_processes_can_open_new_files_at_the_same_moment(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", OPEN_AND_CREATE, str(file), str(number)],
+            [sys.executable, "-W", "error", "-c", OPEN_AND_CREATE, f"process {number}"],
+            cwd=tmp_path,
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -429,9 +431,14 @@ def test_processes_can_open_a_new_file_at_the_same_moment(file: Path) -> None:
         )
         for number in range(8)
     ]
-    outputs = [process.communicate("\n", timeout=60)[0] for process in processes]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8
-    ids = [int(line) for output in outputs for line in output.split()]
-    assert len(ids) == len(set(ids)) == 40
-    with closing(SQLiteStore(file)) as store:
-        assert len(store.list_rows()) == 41
+    made = [line for output in outputs for line in output.splitlines()]
+    assert sorted(made) == sorted(f"{number} {id_}" for number in range(10) for id_ in range(2, 10))

@@ -360,7 +360,7 @@ class SQLiteStore(Store):
             return
         with immediate_transaction(connection, deadline):
             # Again, now that nobody else can be migrating.
-            for migration in _MIGRATIONS[self._checked_version(connection, deadline) :]:
+            for migration in _MIGRATIONS[self._version_in_transaction(connection, deadline) :]:
                 for statement in migration:
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -372,8 +372,25 @@ class SQLiteStore(Store):
             execute_patiently(connection, deadline, "PRAGMA journal_mode = DELETE")
 
     def _checked_version(self, connection: sqlite3.Connection, deadline: float) -> int:
+        connection.execute("BEGIN")
+        try:
+            return self._version_in_transaction(connection, deadline)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _version_in_transaction(self, connection: sqlite3.Connection, deadline: float) -> int:
+        """Return the file's schema version; version and columns are of the same moment.
+
+        Raises StoreUnavailable where they are not this program's, and so neither is the file.
+        """
         (version,) = execute_patiently(connection, deadline, "PRAGMA user_version").fetchone()
-        columns = {row[1] for row in execute_patiently(connection, deadline, "PRAGMA table_info(projects)")}
+        columns = set()
+        # PRAGMA table_info might answer from what the connection remembers; a query never does.
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'projects'").fetchone():
+            columns = {
+                column[0] for column in connection.execute("SELECT * FROM projects LIMIT 0").description
+            }
         if version > SCHEMA_VERSION and columns:
             raise StoreUnavailable(
                 f"the database {self.path} has schema version {version}, this program knows versions up to"
