@@ -36,14 +36,53 @@ test-package: $(VENV)/.dev ## build the package, install it elsewhere, run it
 	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
 	cd $(VENV)-package && bin/projects-wsgi --version
 
-PYTHONS ?= python3.9 python3.13
+pythons: ## list the Pythons of this machine, one of each version from 3.9 on
+	@for minor in 9 10 11 12 13 14 15; do \
+		for python in $$(ls "$$(pyenv root 2>/dev/null)/versions/3.$$minor".*/bin/python 2>/dev/null) \
+				python3.$$minor; do \
+			if $$python -c 'import ensurepip, sqlite3' 2>/dev/null; then echo $$python; break; fi; \
+		done; \
+	done
 
-test-pythons: ## run tests, style and types on each of PYTHONS
-	@set -e; for python in $(PYTHONS); do \
+test-pythons: ## run tests and types on each of those Pythons
+	@set -e; for python in $$($(MAKE) --silent pythons); do \
 		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		echo "-- $$python ($$version)"; \
-		$(MAKE) --no-print-directory PYTHON=$$python VENV=$(VENV)-$$version test lint types; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=$(VENV)-$$version test types; \
 	done
+
+# The oldest SQLite that is supported comes from the sources which an old package of npm's brings along.
+OLD_SQLITE = $(VENV)-sqlite
+
+test-old-sqlite: $(VENV)/.test $(OLD_SQLITE)/libsqlite3.so.0 ## run the tests on SQLite 3.31, which takes cc and npm
+	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -c \
+		'import sqlite3; assert sqlite3.sqlite_version == "3.31.1", sqlite3.sqlite_version'
+	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -m pytest $(ARGS)
+
+$(OLD_SQLITE)/libsqlite3.so.0:
+	mkdir -p $(OLD_SQLITE)
+	cd $(OLD_SQLITE) && npm pack --silent sqlite3@4.2.0 && tar -xzf sqlite3-4.2.0.tgz
+	cd $(OLD_SQLITE) && tar -xzf package/deps/sqlite-autoconf-3310100.tar.gz
+	cd $(OLD_SQLITE) && $(CC) -O1 -shared -fPIC -DSQLITE_ENABLE_DESERIALIZE -o $(@F) \
+		sqlite-autoconf-3310100/sqlite3.c -lpthread -ldl
+
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' projects_wsgi/__init__.py)
+copy_package = cp -R projects_wsgi "$(1)" && find "$(1)" -name __pycache__ -prune -exec rm -r {} + \
+	&& cp LICENSE "$(1)" && echo "$(VERSION)" > "$(1)/VERSION"
+
+vendor: ## copy the package, with its license and version, to the folder DEST
+	@test -n "$(DEST)" || { echo "say where to: make vendor DEST=myapp/_vendor"; exit 2; }
+	@test ! -e "$(DEST)/projects_wsgi" || { echo "$(DEST)/projects_wsgi exists already; remove it first"; exit 2; }
+	@mkdir -p "$(DEST)"
+	@$(call copy_package,$(DEST)/projects_wsgi)
+	@echo "$(DEST)/projects_wsgi is projects_wsgi $(VERSION)"
+
+zipapp: ## put the package into one file, dist/projects-wsgi.pyz, that any Python from 3.9 on runs
+	@rm -rf build/zipapp && mkdir -p build/zipapp dist
+	@$(call copy_package,build/zipapp/projects_wsgi)
+	@printf 'import sys\n\nfrom projects_wsgi.cli import main\n\nsys.exit(main())\n' > build/zipapp/__main__.py
+	@$(PYTHON) -m zipapp build/zipapp --compress --python "/usr/bin/env python3" --output dist/projects-wsgi.pyz
+	@echo "dist/projects-wsgi.pyz is projects_wsgi $(VERSION); run it with any Python from 3.9 on"
 
 lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check $(RUFF_RULES) $(RUFF_SELECT) projects_wsgi tests
@@ -74,4 +113,5 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-faults test-clients test-package test-pythons lint format types
+.PHONY: help run test test-wild test-faults test-clients test-package pythons test-pythons \
+	test-old-sqlite vendor zipapp lint format types

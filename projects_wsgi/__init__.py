@@ -24,7 +24,7 @@ from .model import (
     StoreFull,
     StoreUnavailable,
 )
-from .storage import DEFAULT_BUSY_TIMEOUT, Store, open_store
+from .storage import DEFAULT_BUSY_TIMEOUT, OnChange, Store, open_store
 from .storage.sqlite import SQLiteStore
 from .wire import PHOENIX_VERSION
 
@@ -59,6 +59,7 @@ def make_app(
     max_body_size: int = 1_048_576,
     busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
     max_database_size: int | None = None,
+    on_change: OnChange | None = None,
     phoenix_version: str = PHOENIX_VERSION,
 ) -> ProjectsApp:
     """Return the projects API as a WSGI callable.
@@ -70,6 +71,9 @@ def make_app(
         answered with 503.
     max_database_size: bytes, >= 65,536; what would make the file larger is answered with 507.
         None: as large as the disk.
+    on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
+        the change, after it is committed, be it through the API or the store; what it raises is
+        logged and changes nothing.
     phoenix_version: the Phoenix to pass for, three integers; clients gate features on it.
     Raises StoreUnavailable or StoreBusy when the database cannot be opened; TypeError or
     ValueError for an argument that is not what it should be, and for those of the database where
@@ -79,10 +83,14 @@ def make_app(
     """
     store: Store
     if isinstance(database, (str, os.PathLike)):
-        store = open_store(database, busy_timeout=busy_timeout, max_database_size=max_database_size)
+        store = open_store(
+            database, busy_timeout=busy_timeout, max_database_size=max_database_size, on_change=on_change
+        )
     elif hasattr(database, "list_rows"):  # cheaper than asking a Protocol
-        if busy_timeout != DEFAULT_BUSY_TIMEOUT or max_database_size is not None:
-            raise TypeError("give busy_timeout and max_database_size to the Store, where it is made")
+        if (busy_timeout, max_database_size, on_change) != (DEFAULT_BUSY_TIMEOUT, None, None):
+            raise TypeError(
+                "give busy_timeout, max_database_size and on_change to the Store, where it is made"
+            )
         store = database
     else:
         raise TypeError(f'database must be a path, ":memory:" or a Store, not {database!r}')

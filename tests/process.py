@@ -62,12 +62,14 @@ def running_server(
     stop: signal.Signals = signal.SIGTERM,
     must_obey: bool = True,
     prefix: Sequence[str] = (),
+    python: str = sys.executable,
 ) -> Iterator[Process]:
     """Run `python -m projects_wsgi` on a free port; stop it with a signal, which it must obey with 0.
 
     must_obey: False for one that the test kills. prefix: a program that runs it, and its arguments.
+    python: the interpreter.
     """
-    line = [*prefix, sys.executable, "-W", "error", *command, "--port", "0", *arguments]
+    line = [*prefix, python, "-W", "error", *command, "--port", "0", *arguments]
     with tempfile.TemporaryFile("w+") as log:
         popen = subprocess.Popen(
             line,

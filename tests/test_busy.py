@@ -123,7 +123,9 @@ def test_make_app_hands_the_timeout_on(file: Path) -> None:
         webtest.TestApp(app).post_json("/v1/projects", {"name": "x"}, status=503)
 
 
-@pytest.mark.parametrize("options", [{"busy_timeout": 1.0}, {"max_database_size": 10**6}])
+@pytest.mark.parametrize(
+    "options", [{"busy_timeout": 1.0}, {"max_database_size": 10**6}, {"on_change": print}]
+)
 def test_options_of_the_database_cannot_be_given_beside_a_store(options: dict[str, Any]) -> None:
     with closing(SQLiteStore(":memory:")) as store, pytest.raises(TypeError, match="to the Store"):
         make_app(store, **options)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from typing import Protocol
+from typing import Callable, Protocol
 
 from ..model import Project, ProjectExists, ProjectKey, ProjectKind, ProjectNotFound, ProjectRow
 
 DEFAULT_BUSY_TIMEOUT = 5.0
 MAX_BUSY_TIMEOUT = 25.0  # seconds; the official clients give up after 30
 MIN_DATABASE_SIZE = 65_536  # bytes, of which a fresh file takes half
+
+
+# Told of each change once it is committed: "created", "updated" or "deleted", and the project.
+OnChange = Callable[[str, Project], object]
 
 
 class Store(Protocol):
@@ -105,14 +109,18 @@ def open_store(
     *,
     busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
     max_database_size: int | None = None,
+    on_change: OnChange | None = None,
 ) -> Store:
     """Open the store that a database name means.
 
     database: the path of an SQLite file, made if missing, or ":memory:".
     busy_timeout: seconds, > 0 and <= 25. max_database_size: bytes, >= 65,536; None: any.
+    on_change: see SQLiteStore.
     Raises StoreUnavailable when it cannot be opened; StoreBusy when others keep it locked;
     ValueError for a number out of its range.
     """
     from .sqlite import SQLiteStore
 
-    return SQLiteStore(database, busy_timeout=busy_timeout, max_database_size=max_database_size)
+    return SQLiteStore(
+        database, busy_timeout=busy_timeout, max_database_size=max_database_size, on_change=on_change
+    )

@@ -26,7 +26,7 @@ from ..model import (
     StoreFull,
     StoreUnavailable,
 )
-from . import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, Store, upkeep
+from . import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, OnChange, Store, upkeep
 from .connections import (
     MEMORY,
     Connections,
@@ -94,6 +94,8 @@ class SQLiteStore(Store):
         writers before it raises StoreBusy; the official clients give up after 30.
     max_database_size: bytes, >= 65,536, beyond which the file does not grow, StoreFull is raised
         instead; None: as large as the disk. SQLite's log beside it takes a few MiB more.
+    on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
+        the change, after it is committed; what it raises is logged and changes nothing.
     Raises StoreUnavailable when the file cannot be opened, is not a database, holds another
     program's tables or was made by a newer version; the file is then left as it was.
 
@@ -108,6 +110,7 @@ class SQLiteStore(Store):
         synchronous: str = "FULL",
         busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
         max_database_size: int | None = None,
+        on_change: OnChange | None = None,
     ) -> None:
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f'synchronous must be "FULL" or "NORMAL", not {synchronous!r}')
@@ -127,6 +130,7 @@ class SQLiteStore(Store):
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._max_size = max_database_size
+        self._on_change = on_change
         connection = self._open()
         if self.path == MEMORY:
             self._connections = Connections.to_memory(connection, busy_timeout)
@@ -205,7 +209,7 @@ class SQLiteStore(Store):
                 raise
             project_id = cursor.lastrowid
         assert project_id is not None
-        return Project(project_id, name, description)
+        return self._changed("created", Project(project_id, name, description))
 
     def update(self, key: ProjectKey, description: str | None) -> Project:
         if description is None:
@@ -213,7 +217,7 @@ class SQLiteStore(Store):
         with self._transaction(len(description)) as connection:
             project = _find(connection, key)
             connection.execute(_UPDATE, (description, project.id))
-        return project._replace(description=description)
+        return self._changed("updated", project._replace(description=description))
 
     def delete(self, key: ProjectKey) -> None:
         with self._transaction(None) as connection:
@@ -221,6 +225,16 @@ class SQLiteStore(Store):
             if project.id == DEFAULT_PROJECT_ID:
                 raise DefaultProjectProtected
             connection.execute(_DELETE, (project.id,))
+        self._changed("deleted", project)
+
+    def _changed(self, event: str, project: Project) -> Project:
+        """Tell whoever wants to know of a committed change; return the project."""
+        if self._on_change is not None:
+            try:
+                self._on_change(event, project)
+            except Exception:
+                logger.exception("on_change failed for %s %r", event, project)
+        return project
 
     def close(self) -> None:
         self._connections.close()

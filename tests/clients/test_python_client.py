@@ -17,17 +17,23 @@ from phoenix.client.exceptions import PhoenixException
 from phoenix.client.resources.projects import Projects
 from phoenix.client.utils.server_requirements import RouteRequirement, Version
 
+from projects_wsgi.testing import live_server
 from tests.process import running_server
 
 ROOT = Path(__file__).parents[2]
 NAME = "Agent: naïve & 100% +x 🚀"
 
 
-@pytest.fixture(params=["", "/"], ids=["plain", "slash"])
+@pytest.fixture(params=["plain", "slash", "live"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of a server over a fresh file, without and with a slash at its end."""
-    with running_server("--quiet", cwd=tmp_path) as process:
-        yield f"http://{process.host}:{process.port}{request.param}"
+    """The address of a server: a process, without and with a slash at its end; one within this process."""
+    if request.param == "live":
+        with live_server() as url:
+            yield url
+    else:
+        with running_server("--quiet", cwd=tmp_path) as process:
+            slash = "/" if request.param == "slash" else ""
+            yield f"http://{process.host}:{process.port}{slash}"
 
 
 @pytest.fixture

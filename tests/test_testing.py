@@ -1,0 +1,73 @@
+"""A live server in a test, as users of the package would have it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from projects_wsgi import ProjectExists, ProjectKind, SQLiteStore
+from projects_wsgi.testing import live_server
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return json.loads(response.read())
+
+
+def test_a_live_server_holds_the_projects_that_were_asked_for() -> None:
+    projects: list[str | dict[str, Any]] = [
+        "Straße/1",
+        {"name": "b", "description": "x"},
+        {"name": "run", "kind": ProjectKind.EXPERIMENT},
+    ]
+    with live_server(projects) as url:
+        page = get(f"{url}/v1/projects")["data"]
+        assert [(project["name"], project["description"]) for project in page] == [
+            ("b", "x"),
+            ("Straße/1", None),
+            ("default", "Default project"),
+        ]
+        assert get(f"{url}/v1/projects/run")["data"]["name"] == "run"
+
+
+def test_each_live_server_has_a_database_of_its_own_and_leaves_nothing() -> None:
+    threads = threading.active_count()
+    with live_server(["a"]) as first, live_server(["b"]) as second:
+        assert first != second
+        assert get(f"{first}/v1/projects/a")["data"]["id"] == get(f"{second}/v1/projects/b")["data"]["id"]
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get(f"{first}/v1/projects/b")
+    assert threading.active_count() == threads
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        get(f"{first}/healthz")
+
+
+def test_a_live_server_takes_the_options_of_make_app(tmp_path: Path) -> None:
+    file = tmp_path / "projects.db"
+    with live_server(["a", "b"], database=file, max_page_size=1) as url:
+        assert len(get(f"{url}/v1/projects")["data"]) == 1
+    with closing(SQLiteStore(file)) as store:
+        assert store.get("b").id == 3
+    with pytest.raises(ValueError, match="max_page_size"), live_server(max_page_size=0):
+        pass
+
+
+def test_a_live_server_that_cannot_begin_leaves_nothing() -> None:
+    threads = threading.active_count()
+    with pytest.raises(ProjectExists), live_server(["a", "a"]):
+        pass
+    assert threading.active_count() == threads
+
+
+def test_a_live_server_ends_with_its_block_whatever_happens() -> None:
+    with pytest.raises(ZeroDivisionError), live_server() as url:
+        raise ZeroDivisionError
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        get(f"{url}/healthz")
