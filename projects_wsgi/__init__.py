@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .app import ProjectsApp
+from .app import Application, ProjectsApp
+from .auth import Authenticate, KeysError, Role, require_role
 from .model import (
     ChangeForbidden,
     DefaultProjectProtected,
@@ -22,6 +23,7 @@ from .model import (
     StoreBusy,
     StoreError,
     StoreFull,
+    StoreReadOnly,
     StoreUnavailable,
 )
 from .storage import DEFAULT_BUSY_TIMEOUT, OnChange, Store, open_store
@@ -31,24 +33,28 @@ from .wire import PHOENIX_VERSION
 __version__ = "0.1.0"
 
 __all__ = [
+    "Application",
     "ChangeForbidden",
     "DefaultProjectProtected",
+    "KeysError",
     "Project",
     "ProjectExists",
     "ProjectKey",
     "ProjectKind",
     "ProjectNotFound",
     "ProjectRow",
-    "ProjectsApp",
     "ProjectsError",
+    "Role",
     "SQLiteStore",
     "Store",
     "StoreBusy",
     "StoreError",
     "StoreFull",
+    "StoreReadOnly",
     "StoreUnavailable",
     "__version__",
     "make_app",
+    "require_role",
 ]
 
 
@@ -60,8 +66,12 @@ def make_app(
     busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
     max_database_size: int | None = None,
     on_change: OnChange | None = None,
+    read_only: bool = False,
+    keys: str | os.PathLike[str] | None = None,
+    admin_secret: str | None = None,
+    authenticate: Authenticate | None = None,
     phoenix_version: str = PHOENIX_VERSION,
-) -> ProjectsApp:
+) -> Application:
     """Return the projects API as a WSGI callable.
 
     database: the path of an SQLite file, made if missing; ":memory:"; or a Store.
@@ -74,17 +84,34 @@ def make_app(
     on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
         the change, after it is committed, be it through the API or the store; what it raises is
         logged and changes nothing.
+    read_only: whether what would change something is answered with 403. The database is then opened
+        for reading only, and neither made nor upgraded; a Store is used as it comes.
+    keys: the path of a keys file, which says who may do what: see keys. None: everybody may all.
+    admin_secret: a key of an admin's besides, of at least 32 characters, with a digit and a
+        lower-case letter.
+    authenticate: instead of keys, the host's own way: takes the environ, returns "viewer", "member",
+        "admin", or None for nobody known; see require_role.
     phoenix_version: the Phoenix to pass for, three integers; clients gate features on it.
-    Raises StoreUnavailable or StoreBusy when the database cannot be opened; TypeError or
-    ValueError for an argument that is not what it should be, and for those of the database where
-    a Store comes with its own.
+    Raises StoreUnavailable or StoreBusy when the database cannot be opened; KeysError when the keys
+    cannot be read; TypeError or ValueError for an argument that is not what it should be, and for
+    those of the database where a Store comes with its own.
 
     The callable's ``store`` is the store, for the host's own use.
     """
+    if authenticate is None and (keys, admin_secret) != (None, None):
+        from .keys import KeyRing  # it takes modules that only those need who ask for it
+
+        authenticate = KeyRing(keys, admin_secret)
+    elif (keys, admin_secret) != (None, None):
+        raise TypeError("give either keys and admin_secret, or authenticate")
     store: Store
     if isinstance(database, (str, os.PathLike)):
         store = open_store(
-            database, busy_timeout=busy_timeout, max_database_size=max_database_size, on_change=on_change
+            database,
+            busy_timeout=busy_timeout,
+            max_database_size=max_database_size,
+            on_change=on_change,
+            read_only=read_only,
         )
     elif hasattr(database, "list_rows"):  # cheaper than asking a Protocol
         if (busy_timeout, max_database_size, on_change) != (DEFAULT_BUSY_TIMEOUT, None, None):
@@ -95,13 +122,16 @@ def make_app(
     else:
         raise TypeError(f'database must be a path, ":memory:" or a Store, not {database!r}')
     try:
-        return ProjectsApp(
+        app = ProjectsApp(
             store,
             max_page_size=max_page_size,
             max_body_size=max_body_size,
             phoenix_version=phoenix_version,
+            read_only=read_only,
+            needs_key=authenticate is not None,
         )
     except ValueError:
         if store is not database:
             store.close()
         raise
+    return app if authenticate is None else require_role(app, authenticate)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
+from typing import Protocol
 
 from . import openapi, wire
-from .model import ProjectsError, StoreBusy, StoreError
+from .model import ProjectsError, StoreBusy, StoreError, StoreReadOnly
 from .router import Router
 from .storage import Store
 from .wsgi import Environ, HTTPError, Request, Response, StartResponse, request_line
@@ -14,10 +16,30 @@ from .wsgi import Environ, HTTPError, Request, Response, StartResponse, request_
 logger = logging.getLogger("projects_wsgi")
 
 
+class Application(Protocol):
+    """The projects API as a WSGI callable, with or without keys."""
+
+    @property
+    def store(self) -> Store:
+        """Where the projects are; open to the host as well."""
+        ...
+
+    @property
+    def common_headers(self) -> Iterable[tuple[str, str]]:
+        """The headers that every answer carries."""
+        ...
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request as PEP 3333 has it."""
+        ...
+
+
 class ProjectsApp:
     """The projects API of Phoenix as a WSGI callable over a store.
 
-    store: where the projects are; open to the host as well. The rest: see make_app.
+    store: where the projects are; open to the host as well.
+    needs_key: whether the OpenAPI document says that /v1/ does; who sees to it is auth's business.
+    The rest: see make_app.
     Raises ValueError for a number or a version out of its range.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
@@ -30,6 +52,8 @@ class ProjectsApp:
         max_page_size: int = 10_000,
         max_body_size: int = 1_048_576,
         phoenix_version: str = wire.PHOENIX_VERSION,
+        read_only: bool = False,
+        needs_key: bool = False,
     ) -> None:
         if max_page_size < 1:
             raise ValueError(f"max_page_size must be at least 1 row, not {max_page_size}")
@@ -43,15 +67,17 @@ class ProjectsApp:
         self.phoenix_version = phoenix_version
         # Those that every answer carries.
         self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
-        collection = {"GET": self.list_projects, "POST": self.create_project}
+        self.needs_key = needs_key
+        refuse = self.refuse_write if read_only else None
+        collection = {"GET": self.list_projects, "POST": refuse or self.create_project}
         self._router = Router(
             {
                 "/v1/projects": collection,
                 "/v1/projects/": collection,
                 "/v1/projects/{project_identifier}": {
                     "GET": self.get_project,
-                    "PUT": self.update_project,
-                    "DELETE": self.delete_project,
+                    "PUT": refuse or self.update_project,
+                    "DELETE": refuse or self.delete_project,
                 },
                 "/healthz": {"GET": self.get_health},
                 "/readyz": {"GET": self.get_readiness},
@@ -120,6 +146,10 @@ class ProjectsApp:
         """Delete a project and answer nothing."""
         self.store.delete(wire.parse_identifier(identifier))
         return Response(204)
+
+    def refuse_write(self, *_: object) -> Response:
+        """Refuse what changes something, in read-only mode, before its body is read."""
+        raise StoreReadOnly
 
     # The rest
 

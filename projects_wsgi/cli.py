@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import errno
 import io
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -16,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Callable, NamedTuple, NoReturn
 
 from . import __version__, make_app
+from .auth import KeysError, Role
 from .model import StoreError
 from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
 from .storage import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, upkeep
@@ -23,6 +26,13 @@ from .storage import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, 
 Command = Callable[[argparse.Namespace], int]
 
 PROGRAM = "projects-wsgi"
+DEFAULT_KEYS = "projects.keys"
+# Phoenix's own: an admin's key, which makes keys necessary.
+ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"
+_OPEN_TO_ALL = (
+    "whoever reaches this address may do all, since no keys are asked for;"
+    " give --keys FILE, or listen at 127.0.0.1"
+)
 _POLL_SECONDS = 0.1  # how long a signal may go unnoticed
 
 
@@ -57,6 +67,23 @@ def _flag(text: str) -> bool:
     if word not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
     return word in ("1", "true", "yes", "on")
+
+
+def _last_day(text: str) -> datetime.date:
+    from .keys import parse_day, today  # here and below: the server starts sooner without
+
+    try:
+        if text.isascii() and re.fullmatch("[0-9]{1,5}d", text):
+            day = today() + datetime.timedelta(days=int(text[:-1]))
+        else:
+            day = parse_day(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither days like 90d nor a day like 2026-12-31"
+        ) from None
+    if day < today():
+        raise argparse.ArgumentTypeError(f"{text} is past")
+    return day
 
 
 def _name(text: str) -> str:
@@ -117,6 +144,10 @@ OPTIONS = (
         "SECONDS",
         "how long a connection may be idle, or a request take to arrive",
     ),
+    Option(
+        "--keys", _name, None, "FILE", "the keys file, which says who may do what; without, everybody may all"
+    ),
+    Option("--read-only", _flag, False, None, "answer what would change something with 403"),
     Option("--quiet", _flag, False, None, "do not log requests"),
 )
 
@@ -149,9 +180,30 @@ def build_parser() -> argparse.ArgumentParser:
     backup = add_command("backup", _back_up, "Copy a database, which may be in use.", [DATABASE_OPTION])
     backup.add_argument("destination", type=_name, metavar="DEST", help="the file to make")
     backup.add_argument("--force", action="store_true", help="overwrite DEST if it exists")
+    _add_keys_commands(commands.add_parser("keys", help="add, list or revoke keys", epilog=epilog), epilog)
     parser.set_defaults(run=_serve)
     _add_options(parser, OPTIONS)
     return parser
+
+
+def _add_keys_commands(parser: argparse.ArgumentParser, epilog: str) -> None:
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add = commands.add_parser("add", help="make a key and print it, once", epilog=epilog)
+    add.add_argument("name", metavar="NAME", help="whose key it is; unique")
+    add.add_argument("--role", choices=[role.value for role in Role], required=True, help="what it may do")
+    add.add_argument("--expires", type=_last_day, metavar="90d|DATE", help="the last day of its life, in UTC")
+    list_ = commands.add_parser("list", help="show name, role, made and expires of each key", epilog=epilog)
+    revoke = commands.add_parser("revoke", help="take a key out of use", epilog=epilog)
+    revoke.add_argument("name", metavar="NAME", help="whose key it is")
+    for command, run in ((add, _add_key), (list_, _list_keys), (revoke, _revoke_key)):
+        command.set_defaults(run=run)
+        command.add_argument(
+            "--keys",
+            type=_name,
+            metavar="FILE",
+            default=argparse.SUPPRESS,
+            help=f"the keys file (default: {DEFAULT_KEYS}; PROJECTS_WSGI_KEYS)",
+        )
 
 
 def _add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> None:
@@ -204,6 +256,7 @@ def _complete(
     settings: argparse.Namespace, parser: argparse.ArgumentParser, environ: Mapping[str, str]
 ) -> None:
     """Take what the command line did not say from the environment, else from the defaults."""
+    settings.admin_secret = environ.get(ADMIN_SECRET_VARIABLE) or None
     for option in OPTIONS:
         if hasattr(settings, option.dest):
             continue
@@ -228,8 +281,11 @@ def _serve(settings: argparse.Namespace) -> int:
             max_body_size=settings.max_body_size,
             max_database_size=settings.max_database_size,
             busy_timeout=settings.busy_timeout,
+            read_only=settings.read_only,
+            keys=settings.keys,
+            admin_secret=settings.admin_secret,
         )
-    except (StoreError, ValueError) as error:
+    except (StoreError, KeysError, ValueError) as error:
         _fail(str(error))
     try:
         server = Server(
@@ -242,6 +298,8 @@ def _serve(settings: argparse.Namespace) -> int:
     try:
         with _caught_signals() as signals, server:
             threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
+            if not (server.is_local or settings.keys or settings.admin_secret):
+                print(f"{PROGRAM}: {_OPEN_TO_ALL}", file=sys.stderr)
             print(f"Serving the projects in {database} at {server.url} (Ctrl-C stops)", flush=True)
             signals.recv(1)
             _handle_signals(signal.SIG_IGN)  # it is stopping already
@@ -272,6 +330,48 @@ def _back_up(settings: argparse.Namespace) -> int:
         _fail(str(error))
     print(f"{settings.db} is copied to {settings.destination}")
     return 0
+
+
+def _add_key(settings: argparse.Namespace) -> int:
+    from .keys import add_key
+
+    file = settings.keys or DEFAULT_KEYS
+    with _keys_errors():
+        key = add_key(file, settings.name, Role(settings.role), settings.expires)
+    print(key)
+    note = f"This key of {settings.name} is shown only now; {file} holds no more than its SHA-256."
+    print(note, file=sys.stderr)
+    return 0
+
+
+def _list_keys(settings: argparse.Namespace) -> int:
+    from .keys import read_keys
+
+    with _keys_errors():
+        found = read_keys(settings.keys or DEFAULT_KEYS)
+    print(f"{'NAME':<24} {'ROLE':<7} {'MADE':<11} EXPIRES")
+    for key in found:
+        expires = f"{key.expires or 'never'}{' (past)' if key.is_expired() else ''}"
+        print(f"{key.name:<24} {key.role.value:<7} {key.made!s:<11} {expires}")
+    return 0
+
+
+def _revoke_key(settings: argparse.Namespace) -> int:
+    from .keys import revoke_key
+
+    file = settings.keys or DEFAULT_KEYS
+    with _keys_errors():
+        revoke_key(file, settings.name)
+    print(f"{settings.name} is revoked; servers that use {file} know within two seconds")
+    return 0
+
+
+@contextlib.contextmanager
+def _keys_errors() -> Iterator[None]:
+    try:
+        yield
+    except KeysError as error:
+        _fail(str(error))
 
 
 def _draw_progress(done: int, total: int) -> None:

@@ -76,6 +76,13 @@ class DefaultProjectProtected(ProjectsError):
         super().__init__("the default project cannot be deleted")
 
 
+class StoreReadOnly(ProjectsError):
+    """The store was opened for reading only (403)."""
+
+    def __init__(self) -> None:
+        super().__init__("the store is read-only")
+
+
 class StoreError(ProjectsError):
     """The store could not do its part; nothing was written."""
 

@@ -100,6 +100,11 @@ class Server(socketserver.TCPServer):
         """The address at which the server listens, as a URL."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
+    @property
+    def is_local(self) -> bool:
+        """Tell whether only this machine can reach the server."""
+        return self.host.startswith("127.") or self.host == "::1"
+
     def process_request(self, request: Any, client_address: Any) -> None:
         while not self._slots.acquire(timeout=0.1):
             if self._is_stopping:

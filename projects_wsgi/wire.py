@@ -27,6 +27,7 @@ from .model import (
     StoreBusy,
     StoreError,
     StoreFull,
+    StoreReadOnly,
 )
 
 PHOENIX_VERSION = "20.26.1"
@@ -36,6 +37,12 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
 DEFAULT_LIMIT = 100
+
+# What Phoenix tells those who may not.
+INVALID_TOKEN = "Invalid token"
+EXPIRED_TOKEN = "Expired token"
+VIEWERS_CANNOT = "Viewers cannot perform this action."
+ONLY_ADMINS_CAN = "Only admin or system users can perform this action."
 
 # Phoenix decodes with Python's own recursion limit of 1,000, of which its frames take a few.
 MAX_NESTING = 900
@@ -404,6 +411,7 @@ _ERRORS: dict[type, tuple[int, str]] = {
     ProjectExists: (409, "Project with name {error.name} already exists"),
     ChangeForbidden: (409, "Other data in the database forbid this change"),
     DefaultProjectProtected: (403, "The default project cannot be deleted"),
+    StoreReadOnly: (403, "This server is read-only: projects cannot be created, changed or deleted here"),
     StoreBusy: (503, "The database is busy: others are writing to it. Nothing was changed; try again"),
     StoreFull: (
         507,

@@ -33,11 +33,14 @@ class Process:
         self._log = log
         self.log = ""
 
-    def ask(self, method: str, path: str, document: Any = None) -> tuple[int, Any, str]:
+    def ask(self, method: str, path: str, document: Any = None, key: str = "") -> tuple[int, Any, str]:
         """Send a request over a connection of its own; return the answer's status, headers and text."""
         with closing(http.client.HTTPConnection(self.host, self.port, timeout=30)) as connection:
             body = None if document is None else json.dumps(document)
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            headers = {"Content-Type": "application/json"} if body else {}
+            if key:
+                headers["Authorization"] = f"Bearer {key}"
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             return response.status, response.headers, response.read().decode()
 

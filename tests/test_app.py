@@ -15,7 +15,7 @@ import pytest
 import webtest
 
 from projects_wsgi import (
-    ProjectsApp,
+    Application,
     ProjectsError,
     SQLiteStore,
     StoreBusy,
@@ -121,7 +121,7 @@ def test_a_limit_beyond_the_largest_page_loses_nothing() -> None:
 
 
 def test_other_kinds_are_listed_when_asked_for_and_always_reachable(
-    app: webtest.TestApp, projects_app: ProjectsApp
+    app: webtest.TestApp, projects_app: Application
 ) -> None:
     projects_app.store.create("run", kind="experiment")
     projects_app.store.create("judge", kind="dataset_evaluator")
@@ -140,7 +140,7 @@ def test_other_kinds_are_listed_when_asked_for_and_always_reachable(
     app.delete(item("judge"), status=204)
 
 
-def test_a_raw_utf_8_query_is_read_as_utf_8(projects_app: ProjectsApp) -> None:
+def test_a_raw_utf_8_query_is_read_as_utf_8(projects_app: Application) -> None:
     projects_app.store.create("Café")
     query = "name_contains=É".encode().decode("latin-1")
     _, _, body = call(projects_app, "GET", "/v1/projects", QUERY_STRING=query)
@@ -262,7 +262,7 @@ def post(app: webtest.TestApp, body: bytes = b"", status: int | None = None, **e
 BODY = b'{"name":"x"}'
 
 
-def test_a_body_that_is_too_large_is_not_read(projects_app: ProjectsApp) -> None:
+def test_a_body_that_is_too_large_is_not_read(projects_app: Application) -> None:
     class Unreadable(io.BytesIO):
         def read(self, *_: Any) -> bytes:
             raise AssertionError("the body was read")
@@ -283,7 +283,7 @@ def test_a_body_of_the_largest_size_is_read(app: webtest.TestApp) -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "+12", " 12", "1_2", "12,12", "0x0c", "twelve", "١٢", "1.0"])
-def test_a_length_that_is_no_number_is_400(projects_app: ProjectsApp, length: str) -> None:
+def test_a_length_that_is_no_number_is_400(projects_app: Application, length: str) -> None:
     app = webtest.TestApp(projects_app, lint=False)
     assert post(app, BODY, 400, CONTENT_LENGTH=length).text == "Content-Length is not a number"
 
@@ -338,7 +338,7 @@ def test_a_body_that_the_servers_own_error_breaks_off_is_400(app: webtest.TestAp
     assert post(app, BODY, 400, **broken).text == "The body could not be read to its end"
 
 
-def test_a_length_may_have_zeros_before_it(projects_app: ProjectsApp) -> None:
+def test_a_length_may_have_zeros_before_it(projects_app: Application) -> None:
     app = webtest.TestApp(projects_app, lint=False)
     assert post(app, BODY, CONTENT_LENGTH="0" * 30 + "12").json["data"]["name"] == "x"
 
@@ -452,7 +452,7 @@ def exchanges() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("prefix", ["", "/phoenix"])
-def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) -> None:
+def test_every_answer_keeps_to_pep_3333(projects_app: Application, prefix: str) -> None:
     statuses = set()
     with ExitStack() as stack:
         cases = [(projects_app, exchange) for exchange in exchanges()]
@@ -506,7 +506,7 @@ def call(
 @pytest.mark.parametrize("slashes", ["//", "///", "////////"])
 @pytest.mark.parametrize("rest", ["v1/projects/default", "healthz"])
 def test_repeated_slashes_at_the_start_count_as_one(
-    projects_app: ProjectsApp, slashes: str, rest: str
+    projects_app: Application, slashes: str, rest: str
 ) -> None:
     assert call(projects_app, "GET", slashes + rest)[0] == 200
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projects_wsgi import ProjectKind, ProjectsApp, make_app, wire
+from projects_wsgi import Application, ProjectKind, make_app, wire
 
 many = settings(
     max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "500")),
@@ -25,7 +25,7 @@ many = settings(
 
 
 @pytest.fixture(scope="module")
-def app() -> Iterator[ProjectsApp]:
+def app() -> Iterator[Application]:
     app = make_app(":memory:", max_body_size=2_000)
     for name in ("x", "é", "a/b"):
         app.store.create(name)
@@ -120,7 +120,7 @@ def environs(draw: st.DrawFn) -> dict[str, Any]:
     return environ
 
 
-def call(app: ProjectsApp, environ: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+def call(app: Application, environ: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
     setup_testing_defaults(environ)
     started: list[tuple[str, list[tuple[str, str]]]] = []
     body = b"".join(app(environ, lambda status, headers: started.append((status, headers))))
@@ -128,11 +128,11 @@ def call(app: ProjectsApp, environ: dict[str, Any]) -> tuple[int, dict[str, str]
     return int(status[:3]), dict(headers), body
 
 
-def snapshot(app: ProjectsApp) -> list[Any]:
+def snapshot(app: Application) -> list[Any]:
     return app.store.list_rows(limit=10**6, kinds=[*ProjectKind])
 
 
-def keep_small(app: ProjectsApp) -> None:
+def keep_small(app: Application) -> None:
     """Delete what earlier requests made, when it has become so much that looking at it takes time."""
     rows = snapshot(app)
     if len(rows) > 30:
@@ -147,7 +147,7 @@ def forbid(word: str) -> Any:
 @many
 @given(environs())
 def test_any_request_gets_a_sound_answer_and_a_refused_one_changes_nothing(
-    app: ProjectsApp, environ: dict[str, Any]
+    app: Application, environ: dict[str, Any]
 ) -> None:
     keep_small(app)
     before = snapshot(app)
@@ -168,7 +168,7 @@ def test_any_request_gets_a_sound_answer_and_a_refused_one_changes_nothing(
 @many
 @given(st.sampled_from(["POST", "PUT"]), bodies, content_types)
 def test_any_body_is_taken_whole_or_refused_whole(
-    app: ProjectsApp, method: str, body: bytes, content_type: str
+    app: Application, method: str, body: bytes, content_type: str
 ) -> None:
     keep_small(app)
     before = {row[1]: row for row in snapshot(app)}

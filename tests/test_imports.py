@@ -27,8 +27,10 @@ ALLOWED: dict[str, set[str]] = {
     "storage.sqlite": {"model", "storage", "storage.connections", "storage.room", "storage.upkeep"},
     "app": {"model", "openapi", "router", "storage", "wire", "wsgi"},
     "server": {"wsgi"},
-    "": {"app", "model", "storage", "storage.sqlite", "wire"},
-    "cli": {"", "model", "server", "storage", "storage.upkeep"},
+    "auth": {"wire", "wsgi"},
+    "keys": {"auth", "wire", "wsgi"},
+    "": {"app", "auth", "keys", "model", "storage", "storage.sqlite", "wire"},
+    "cli": {"", "auth", "keys", "model", "server", "storage", "storage.upkeep"},
     "testing": {"", "server"},
     "__main__": {"cli"},
 }

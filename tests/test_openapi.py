@@ -11,7 +11,7 @@ import pytest
 import webtest
 from openapi_spec_validator import validate
 
-from projects_wsgi import ProjectsApp, openapi, wire
+from projects_wsgi import Application, openapi, wire
 
 from .test_app import call, exchanges
 
@@ -42,7 +42,7 @@ def test_its_server_is_relative_to_the_document(document: Any) -> None:
     assert document["servers"] == [{"url": "."}]
 
 
-def test_every_answer_is_one_that_it_promises(projects_app: ProjectsApp) -> None:
+def test_every_answer_is_one_that_it_promises(projects_app: Application) -> None:
     document = openapi.build_document(wire.PHOENIX_VERSION)
     seen = set()
     for method, path, extra in exchanges():

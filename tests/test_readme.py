@@ -17,7 +17,9 @@ import pytest
 from projects_wsgi import cli, server
 
 from .differences import DIFFERENCES, PROVEN_ELSEWHERE
+from .process import running_server
 from .replay import RECORDED, read_steps
+from .test_cli import run
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,11 +47,11 @@ def free_port() -> int:
 def test_the_first_screen_shows_two_commands_and_a_real_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (block,) = blocks("console")
+    block = blocks("console")[0]
     assert TEXT.index(block) < TEXT.index("\n".join(TEXT.splitlines()[15:]))
-    run, curl, answer, test = block.splitlines()
-    assert run.startswith("$ make run ")
-    assert test.startswith("$ make test ")
+    make_run, curl, answer, make_test = block.splitlines()
+    assert make_run.startswith("$ make run ")
+    assert make_test.startswith("$ make test ")
     # In a copy, so that the file lands there, and at a free port in place of the usual one.
     shutil.copy(ROOT / "Makefile", tmp_path)
     shutil.copytree(ROOT / "projects_wsgi", tmp_path / "projects_wsgi")
@@ -75,6 +77,18 @@ def test_the_first_screen_shows_two_commands_and_a_real_answer(
     running.communicate(timeout=10)
     assert (program, body) == ("curl", answer)
     assert (tmp_path / "projects.db").exists()
+
+
+def test_the_commands_for_keys_do_what_it_says(tmp_path: Path) -> None:
+    commands = [line[2:].split() for line in blocks("console")[1].splitlines()]
+    assert [command[:3] for command in commands] == [["python", "-m", "projects_wsgi"]] * 4
+    add, list_, revoke, serve = (command[3:] for command in commands)
+    key = run(*add, cwd=tmp_path).stdout.strip()
+    assert "ci" in run(*list_, cwd=tmp_path).stdout
+    with running_server("--quiet", *serve, cwd=tmp_path) as process:
+        assert process.ask("POST", "/v1/projects", {"name": "x"}, key=key)[0] == 200
+        assert process.ask("GET", "/v1/projects")[0] == 401
+        assert run(*revoke, cwd=tmp_path).returncode == 0
 
 
 def test_the_block_for_hosts_runs(

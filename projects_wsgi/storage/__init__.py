@@ -21,10 +21,11 @@ class Store(Protocol):
     """Keeps projects: every engine holds these promises and passes the same tests.
 
     Each call is atomic and safe from any thread. A call that returns has its change on stable
-    storage, a call that raises has changed nothing. Besides what is named at each method, all
-    may raise StoreBusy (503), StoreFull (507) and StoreUnavailable (503), and all that write
-    ChangeForbidden (409), where a host's own table or trigger stands against it; a string with lone
-    surrogates, which no request can hold by then, is refused with UnicodeEncodeError.
+    storage, a call that raises has changed nothing. Besides what is named at each method, all may
+    raise StoreBusy (503), StoreFull (507) and StoreUnavailable (503), and all that write
+    ChangeForbidden (409), where a host's own table or trigger stands against it, and StoreReadOnly
+    (403). A string with lone surrogates, which no request can hold by then, is refused with
+    UnicodeEncodeError.
     """
 
     def list_rows(
@@ -110,17 +111,22 @@ def open_store(
     busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
     max_database_size: int | None = None,
     on_change: OnChange | None = None,
+    read_only: bool = False,
 ) -> Store:
     """Open the store that a database name means.
 
     database: the path of an SQLite file, made if missing, or ":memory:".
     busy_timeout: seconds, > 0 and <= 25. max_database_size: bytes, >= 65,536; None: any.
-    on_change: see SQLiteStore.
+    on_change, read_only: see SQLiteStore.
     Raises StoreUnavailable when it cannot be opened; StoreBusy when others keep it locked;
     ValueError for a number out of its range.
     """
     from .sqlite import SQLiteStore
 
     return SQLiteStore(
-        database, busy_timeout=busy_timeout, max_database_size=max_database_size, on_change=on_change
+        database,
+        busy_timeout=busy_timeout,
+        max_database_size=max_database_size,
+        on_change=on_change,
+        read_only=read_only,
     )

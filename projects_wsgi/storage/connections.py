@@ -18,6 +18,9 @@ from ..model import StoreBusy, StoreError, StoreFull, StoreUnavailable
 
 MEMORY = ":memory:"
 
+# Takes a file for one that nobody changes, and so needs neither locks nor memory shared with others.
+IMMUTABLE = "ro&immutable=1"
+
 # Opens a connection, waiting for others until a deadline by time.monotonic().
 Connect = Callable[[float], sqlite3.Connection]
 
@@ -39,23 +42,21 @@ def connect(
     path: str,
     deadline: float,
     *,
-    may_create: bool = False,
+    mode: str = "rw",
     is_exclusive: bool = False,
     synchronous: str | None = None,
 ) -> sqlite3.Connection:
     """Return a new connection, in autocommit, with foreign keys on; any thread may use it.
 
     path: absolute, or ":memory:". deadline: until when it waits for others, by time.monotonic().
-    may_create: whether a missing file is made.
+    mode: "rw"; "rwc", which makes a missing file; "ro"; or IMMUTABLE.
     is_exclusive: whether it keeps all others out, and so needs no memory shared with them.
     synchronous: "FULL" or "NORMAL"; None for a connection that does not write.
     Raises sqlite3.Error.
     """
     database = path
     if path != MEMORY:
-        database = (
-            f"file:{quote(os.fsencode(path.replace(os.sep, '/')))}?mode={'rwc' if may_create else 'rw'}"
-        )
+        database = f"file:{quote(os.fsencode(path.replace(os.sep, '/')))}?mode={mode}"
     connection = sqlite3.connect(
         database,
         timeout=_SQLITE_PATIENCE_SECONDS,
@@ -375,4 +376,4 @@ def diagnosis(path: str) -> str:
         return "the file is not readable and writable; change its permissions or choose another file"
     if not os.access(folder, os.W_OK | os.X_OK):  # where SQLite keeps its log as well
         return f"the folder {folder} is not writable; change its permissions or choose another file"
-    return ""
+    return "" if os.path.exists(path) else "there is no such file"

@@ -24,10 +24,12 @@ from ..model import (
     ProjectNotFound,
     ProjectRow,
     StoreFull,
+    StoreReadOnly,
     StoreUnavailable,
 )
 from . import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, OnChange, Store, upkeep
 from .connections import (
+    IMMUTABLE,
     MEMORY,
     Connections,
     connect,
@@ -96,6 +98,7 @@ class SQLiteStore(Store):
         instead; None: as large as the disk. SQLite's log beside it takes a few MiB more.
     on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
         the change, after it is committed; what it raises is logged and changes nothing.
+    read_only: whether the file is only read, not even made or upgraded; others may go on writing.
     Raises StoreUnavailable when the file cannot be opened, is not a database, holds another
     program's tables or was made by a newer version; the file is then left as it was.
 
@@ -111,6 +114,7 @@ class SQLiteStore(Store):
         busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
         max_database_size: int | None = None,
         on_change: OnChange | None = None,
+        read_only: bool = False,
     ) -> None:
         if synchronous not in ("FULL", "NORMAL"):
             raise ValueError(f'synchronous must be "FULL" or "NORMAL", not {synchronous!r}')
@@ -125,13 +129,17 @@ class SQLiteStore(Store):
         name = os.fspath(database)
         if not name or "\0" in name:
             raise ValueError('database must be the path of a file or ":memory:"')
+        if read_only and name == MEMORY:
+            raise ValueError("a database in memory begins empty: read_only needs a file")
         # Absolute, because connections are opened later and the host may change its folder.
         self.path = name if name == MEMORY else os.path.abspath(name)
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._max_size = max_database_size
         self._on_change = on_change
-        connection = self._open()
+        self._read_only = read_only
+        self._mode = "ro" if read_only else "rw"
+        connection = self._open_for_reading() if read_only else self._open()
         if self.path == MEMORY:
             self._connections = Connections.to_memory(connection, busy_timeout)
         else:
@@ -139,7 +147,7 @@ class SQLiteStore(Store):
             # application was made (gunicorn --preload) hands no connection to its children.
             has_wal = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
             connection.close()
-            if not has_wal:
+            if not has_wal and not read_only:
                 logger.warning(
                     "the database %s does without SQLite's write-ahead log, which its file system may not"
                     " support: nothing is lost, but writers and readers wait for each other",
@@ -147,7 +155,7 @@ class SQLiteStore(Store):
                 )
             self._file = _identity(self.path)
             connect_writer = functools.partial(self._connect, writes=True)
-            connect_reader = self._connect if has_wal else None
+            connect_reader = self._connect if has_wal or read_only else None
             self._connections = Connections.to_file(connect_writer, connect_reader, busy_timeout)
 
     # Reading: single statements, in autocommit.
@@ -283,6 +291,8 @@ class SQLiteStore(Store):
         Writers of this process queue for their one connection, and wake at once; only for writers
         of other processes does SQLite poll.
         """
+        if self._read_only:
+            raise StoreReadOnly
         deadline = time.monotonic() + self._busy_timeout
         writer = self._connections.writer
         connection = writer.acquire(deadline)
@@ -312,7 +322,8 @@ class SQLiteStore(Store):
 
     def _connect(self, deadline: float, *, writes: bool = False) -> sqlite3.Connection:
         try:
-            connection = connect(self.path, deadline, synchronous=self._synchronous)
+            synchronous = None if self._read_only else self._synchronous
+            connection = connect(self.path, deadline, mode=self._mode, synchronous=synchronous)
             try:
                 self._check_file()
                 connection.create_function("contains", 2, _contains, deterministic=True)
@@ -352,8 +363,41 @@ class SQLiteStore(Store):
         except sqlite3.Error as error:
             raise translated(error, self.path) from error
 
+    def _open_for_reading(self) -> sqlite3.Connection:
+        """Open the file as it is, or refuse it."""
+        deadline = time.monotonic() + self._busy_timeout
+        try:
+            try:
+                return self._open_current(deadline)
+            except sqlite3.OperationalError as error:
+                if str(error) not in _WITHOUT_SHARED_MEMORY or not os.path.exists(self.path):
+                    raise
+                # On a disk that is mounted read-only, nothing can be shared with those who write.
+                if os.path.exists(f"{self.path}-wal") and os.path.getsize(f"{self.path}-wal"):
+                    raise StoreUnavailable(
+                        f"the database {self.path} has a log beside it that cannot be used here: open and"
+                        " close it once where it can be written"
+                    ) from error
+                logger.warning("the database %s is taken for one that nobody changes", self.path)
+                self._mode = IMMUTABLE
+                return self._open_current(deadline)
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
+
+    def _open_current(self, deadline: float) -> sqlite3.Connection:
+        connection = connect(self.path, deadline, mode=self._mode)
+        try:
+            if self._checked_version(connection, deadline) < SCHEMA_VERSION:
+                raise StoreUnavailable(
+                    f"the database {self.path} is not of this version: open it once without read-only"
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _open_in_any_mode(self, deadline: float, *, may_use_wal: bool = True) -> sqlite3.Connection:
-        connection = connect(self.path, deadline, synchronous=self._synchronous, may_create=True)
+        connection = connect(self.path, deadline, mode="rwc", synchronous=self._synchronous)
         try:
             self._limit_size(connection, deadline)
             self._prepare(connection, deadline, may_use_wal=may_use_wal)

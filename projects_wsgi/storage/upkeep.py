@@ -100,7 +100,7 @@ def _copy(source: sqlite3.Connection, path: str, progress: Callable[[int, int], 
     source.execute("BEGIN")
     try:
         execute_patiently(source, deadline, "SELECT count(*) FROM sqlite_master").fetchone()
-        with closing(connect(path, deadline, may_create=True, synchronous="FULL")) as target:
+        with closing(connect(path, deadline, mode="rwc", synchronous="FULL")) as target:
             source.backup(target, pages=_STEP_PAGES, progress=tell)
     finally:
         source.execute("ROLLBACK")

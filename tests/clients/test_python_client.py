@@ -6,6 +6,7 @@ Run by `make test-clients`, in a virtual environment of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from phoenix.client.exceptions import PhoenixException
 from phoenix.client.resources.projects import Projects
 from phoenix.client.utils.server_requirements import RouteRequirement, Version
 
+from projects_wsgi import Role
+from projects_wsgi.keys import add_key
 from projects_wsgi.testing import live_server
 from tests.process import running_server
 
@@ -95,6 +98,40 @@ def test_the_client_takes_the_server_for_the_phoenix_it_passes_for(projects: Pro
     projects._guard.require(RouteRequirement("GET", "/v1/projects", Version(20, 26, 1)))
     with pytest.raises(PhoenixException, match=r"connected to server 20\.26\.1"):
         projects._guard.require(RouteRequirement("GET", "/v1/projects", Version(20, 26, 2)))
+
+
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_the_client_sends_its_key(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roles = {role: add_key(tmp_path / "projects.keys", role.value, role) for role in Role}
+    with live_server(["a"], keys=tmp_path / "projects.keys") as url:
+
+        @contextlib.contextmanager
+        def projects_of(key: str | None) -> Iterator[Projects]:
+            if way == "environment":
+                monkeypatch.delenv("PHOENIX_API_KEY", raising=False)
+                if key:
+                    monkeypatch.setenv("PHOENIX_API_KEY", key)
+                client = Client(base_url=url)
+            else:
+                client = Client(base_url=url, api_key=key)
+            yield client.projects
+            client._client.close()
+
+        with projects_of(roles[Role.ADMIN]) as projects:
+            made = projects.create(name=NAME)
+            assert projects.update(project_id=made["id"], description="x")["description"] == "x"
+            projects.delete(project_id=made["id"])
+        with projects_of(roles[Role.MEMBER]) as projects:
+            projects.create(name="b")
+            with pytest.raises(httpx.HTTPStatusError, match="403"):
+                projects.delete(project_name="b")
+        with projects_of(roles[Role.VIEWER]) as projects:
+            assert [project["name"] for project in projects.list()] == ["b", "a", "default"]
+            with pytest.raises(httpx.HTTPStatusError, match="403"):
+                projects.create(name="c")
+        for key in (None, "wrong"):
+            with projects_of(key) as projects, pytest.raises(httpx.HTTPStatusError, match="401"):
+                projects.list()
 
 
 def test_the_readmes_block_runs(url: str, capsys: pytest.CaptureFixture[str]) -> None:

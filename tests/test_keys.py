@@ -1,0 +1,264 @@
+"""The keys file, and the commands that change it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from projects_wsgi import KeysError, Role
+from projects_wsgi.keys import add_key, read_keys, revoke_key
+
+from .process import environment, running_server
+from .test_cli import refusal, run
+
+DIGEST = "0123456789abcdef" * 4
+OTHER = "f" * 64
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    return tmp_path / "projects.keys"
+
+
+def test_a_file_holds_names_roles_digests_and_days_among_comments(keys_file: Path) -> None:
+    boss = f"\tthe.boss@home-1  admin\t{OTHER} 2026-01-02 2026-12-31"
+    keys_file.write_text(f"# a comment\n\n  \nci member {DIGEST} 2026-01-02\n{boss}\n")
+    first, second = read_keys(keys_file)
+    assert first == ("ci", Role.MEMBER, DIGEST, datetime.date(2026, 1, 2), None)
+    assert (second.name, second.expires) == ("the.boss@home-1", datetime.date(2026, 12, 31))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("ci", "a key is: name role sha256 made [expires]"),
+        (f"ci member {DIGEST}", "a key is"),
+        (f"ci member {DIGEST} 2026-01-02 2026-01-02 x", "a key is"),
+        (f"-ci member {DIGEST} 2026-01-02", "the name"),
+        (f"{'x' * 101} member {DIGEST} 2026-01-02", "the name"),
+        (f"ci owner {DIGEST} 2026-01-02", "the role must be one of viewer, member, admin"),
+        (f"ci Member {DIGEST} 2026-01-02", "the role"),
+        (f"ci member {DIGEST.upper()} 2026-01-02", "the SHA-256"),
+        (f"ci member {DIGEST[:-1]} 2026-01-02", "the SHA-256"),
+        (f"ci member {DIGEST} 2026-02-30", "'2026-02-30' is no day"),
+        (f"ci member {DIGEST} 20260102", "is no day"),
+        (f"ci member {DIGEST} 2026-01-02 never", "'never' is no day"),
+        (f"good member {OTHER} 2026-01-02", "its name or its key stands in a line before"),
+        (f"ci member {'a' * 64} 2026-01-02", "its name or its key stands in a line before"),
+    ],
+)
+def test_a_malformed_line_is_refused_with_its_number(keys_file: Path, line: str, reason: str) -> None:
+    keys_file.write_text(f"# the first\ngood viewer {'a' * 64} 2026-01-02\n{line}\n")
+    with pytest.raises(KeysError, match="is malformed in line 3: ") as caught:
+        read_keys(keys_file)
+    assert reason in str(caught.value)
+    assert str(keys_file) in str(caught.value)
+
+
+def test_what_is_no_text_is_refused(keys_file: Path) -> None:
+    keys_file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(KeysError, match="not text in UTF-8"):
+        read_keys(keys_file)
+
+
+def test_a_new_key_is_256_random_bits_of_which_the_file_holds_the_digest_alone(keys_file: Path) -> None:
+    made = [add_key(keys_file, f"key{number}", Role.VIEWER) for number in range(20)]
+    assert len(set(made)) == 20
+    text = keys_file.read_text()
+    for number, key in enumerate(made):
+        assert re.fullmatch("[A-Za-z0-9_-]{43}", key)
+        assert key not in text
+        assert read_keys(keys_file)[number].digest == hashlib.sha256(key.encode()).hexdigest()
+    assert stat.S_IMODE(keys_file.stat().st_mode) == 0o600
+
+
+def test_a_change_keeps_comments_and_the_other_keys_and_closes_the_file_to_others(keys_file: Path) -> None:
+    text = f"# the team\nci member {DIGEST} 2026-01-02\n\n# the boss\n"
+    keys_file.write_text(text)
+    keys_file.chmod(0o644)
+    add_key(keys_file, "new", Role.ADMIN, datetime.date(2999, 1, 1))
+    assert keys_file.read_text().startswith(text)
+    assert stat.S_IMODE(keys_file.stat().st_mode) == 0o600
+    revoke_key(keys_file, "new")
+    assert keys_file.read_text() == text
+    assert [path.name for path in keys_file.parent.iterdir()] == ["projects.keys"]
+
+
+def test_a_link_stays_a_link(keys_file: Path) -> None:
+    link = keys_file.with_name("link.keys")
+    link.symlink_to(keys_file)
+    add_key(link, "ci", Role.VIEWER)
+    assert link.is_symlink()
+    assert [key.name for key in read_keys(keys_file)] == ["ci"]
+
+
+def test_a_change_that_is_refused_leaves_the_file_as_it_was(keys_file: Path) -> None:
+    text = f"ci member {DIGEST} 2026-01-02\n"
+    keys_file.write_text(text)
+    with pytest.raises(KeysError, match="there is a key named ci already"):
+        add_key(keys_file, "ci", Role.VIEWER)
+    with pytest.raises(KeysError, match="there is no key named nobody"):
+        revoke_key(keys_file, "nobody")
+    for name in ("", "a b", "#x", "x\n", "é", "-x"):
+        with pytest.raises(KeysError, match="is not of letters"):
+            add_key(keys_file, name, Role.VIEWER)
+    assert keys_file.read_text() == text
+    keys_file.write_text("nonsense\n")
+    with pytest.raises(KeysError, match="malformed in line 1"):
+        add_key(keys_file, "new", Role.VIEWER)
+    assert keys_file.read_text() == "nonsense\n"
+    assert [path.name for path in keys_file.parent.iterdir()] == ["projects.keys"]
+
+
+ADD = """
+import sys
+from projects_wsgi import Role
+from projects_wsgi.keys import add_key
+for number in range(10):
+    add_key("projects.keys", f"{sys.argv[1]}-{number}", Role.VIEWER)
+"""
+
+
+def test_writers_at_the_same_time_lose_nothing(keys_file: Path) -> None:
+    line = [sys.executable, "-W", "error", "-c", ADD]
+    writers = [
+        subprocess.Popen([*line, str(number)], cwd=keys_file.parent, env=environment()) for number in range(4)
+    ]
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    assert len(read_keys(keys_file)) == 40
+
+
+def test_a_lock_that_somebody_left_behind_is_explained(
+    keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projects_wsgi.keys._LOCK_SECONDS", 0.1)
+    keys_file.with_name("projects.keys.new").touch()
+    with pytest.raises(KeysError, match="remove it and try again"):
+        add_key(keys_file, "ci", Role.VIEWER)
+    assert keys_file.with_name("projects.keys.new").exists()
+
+
+# The commands
+
+
+def test_a_newcomer_makes_lists_and_revokes_a_key(tmp_path: Path) -> None:
+    made = run("keys", "add", "ci", "--role", "member", "--expires", "90d", cwd=tmp_path)
+    assert made.returncode == 0
+    assert re.fullmatch("[A-Za-z0-9_-]{43}\n", made.stdout)
+    assert made.stderr == "This key of ci is shown only now; projects.keys holds no more than its SHA-256.\n"
+    assert run("keys", "add", "boss", "--role", "admin", cwd=tmp_path).returncode == 0
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    listed = run("keys", "list", cwd=tmp_path)
+    assert [line.split() for line in listed.stdout.splitlines()] == [
+        ["NAME", "ROLE", "MADE", "EXPIRES"],
+        ["ci", "member", str(today), str(today + datetime.timedelta(days=90))],
+        ["boss", "admin", str(today), "never"],
+    ]
+    revoked = run("keys", "revoke", "ci", cwd=tmp_path)
+    assert revoked.stdout == "ci is revoked; servers that use projects.keys know within two seconds\n"
+    assert "ci" not in run("keys", "list", cwd=tmp_path).stdout
+
+
+def test_a_key_that_is_past_its_day_is_listed_so(tmp_path: Path) -> None:
+    (tmp_path / "projects.keys").write_text(f"old viewer {DIGEST} 2020-01-01 2020-12-31\n")
+    assert "2020-12-31 (past)" in run("keys", "list", cwd=tmp_path).stdout
+
+
+def test_the_file_is_named_by_an_option_or_in_the_environment(tmp_path: Path) -> None:
+    run("keys", "add", "a", "--role", "viewer", "--keys", "first.keys", cwd=tmp_path)
+    run("keys", "add", "b", "--role", "viewer", cwd=tmp_path, PROJECTS_WSGI_KEYS="second.keys")
+    assert [key.name for key in read_keys(tmp_path / "first.keys")] == ["a"]
+    assert [key.name for key in read_keys(tmp_path / "second.keys")] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["add", "ci"], "--role"),
+        (["add", "ci", "--role", "owner"], "invalid choice: 'owner'"),
+        (["add", "c i", "--role", "viewer"], "is not of letters, digits"),
+        (["add", "ci", "--role", "viewer", "--expires", "2020-01-01"], "2020-01-01 is past"),
+        (["add", "ci", "--role", "viewer", "--expires", "soon"], "neither days like 90d nor a day like"),
+        (["add", "ci", "--role", "viewer", "--keys", "missing/x.keys"], "No such file or directory"),
+        (["list"], "there is no keys file projects.keys; make one with: keys add NAME --role ROLE"),
+        (["revoke", "ci"], "there is no keys file"),
+        ([], "COMMAND"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line_and_makes_nothing(
+    tmp_path: Path, arguments: list[str], reason: str
+) -> None:
+    result = run("keys", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert reason in result.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+# The server
+
+
+def test_the_server_lets_in_who_has_a_key_until_it_is_revoked(tmp_path: Path) -> None:
+    key = run("keys", "add", "ci", "--role", "viewer", cwd=tmp_path).stdout.strip()
+    with running_server("--quiet", "--keys", "projects.keys", cwd=tmp_path) as process:
+        assert process.ask("GET", "/v1/projects")[::2] == (401, "Invalid token")
+        assert process.ask("GET", "/v1/projects", key=key)[0] == 200
+        assert process.ask("POST", "/v1/projects", {"name": "x"}, key=key)[0] == 403
+        run("keys", "revoke", "ci", cwd=tmp_path)
+        began = time.monotonic()
+        while process.ask("GET", "/v1/projects", key=key)[0] != 401:
+            assert time.monotonic() - began < 30
+            time.sleep(0.05)
+        assert time.monotonic() - began < 2
+
+
+def test_the_servers_admin_secret_is_phoenixs(tmp_path: Path) -> None:
+    secret = "phoenix1" * 4
+    environ = {"PHOENIX_ADMIN_SECRET": secret}
+    with running_server("--quiet", cwd=tmp_path, environ=environ) as process:
+        assert process.ask("GET", "/v1/projects")[0] == 401
+        assert process.ask("POST", "/v1/projects", {"name": "x"}, key=secret)[0] == 200
+    line = refusal(cwd=tmp_path, PHOENIX_ADMIN_SECRET="weak")
+    assert line.startswith("the admin secret must have at least 32 characters")
+
+
+def test_a_missing_or_malformed_file_is_never_an_open_server(tmp_path: Path) -> None:
+    assert "there is no keys file" in refusal("--keys", "missing.keys", cwd=tmp_path)
+    (tmp_path / "bad.keys").write_text("bad\n")
+    assert "malformed in line 1" in refusal("--keys", "bad.keys", cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.keys"]
+
+
+WARNING = (
+    "projects-wsgi: whoever reaches this address may do all, since no keys are asked for;"
+    " give --keys FILE, or listen at 127.0.0.1\n"
+)
+
+
+def test_a_server_that_others_can_reach_without_keys_warns_in_one_line(tmp_path: Path) -> None:
+    with running_server("--quiet", "--host", "0.0.0.0", cwd=tmp_path) as process:
+        pass
+    assert process.log == WARNING
+    add_key(tmp_path / "projects.keys", "ci", Role.VIEWER)
+    for arguments in (["--keys", "projects.keys", "--host", "0.0.0.0"], ["--host", "127.0.0.2"]):
+        with running_server("--quiet", *arguments, cwd=tmp_path) as process:
+            pass
+        assert process.log == ""
+
+
+def test_keys_of_others_are_not_read(keys_file: Path) -> None:
+    # A folder in its place is as unreadable to the superuser as to anybody.
+    keys_file.mkdir()
+    with pytest.raises(KeysError, match="cannot read the keys file"):
+        read_keys(keys_file)
+    with pytest.raises(KeysError, match="cannot"):
+        add_key(keys_file, "ci", Role.VIEWER)
+    assert os.listdir(keys_file.parent) == ["projects.keys"]

@@ -1,0 +1,160 @@
+"""A server that only reads: its file may be on a disk that nobody can write to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import webtest
+
+from projects_wsgi import SQLiteStore, StoreReadOnly, StoreUnavailable, make_app
+from projects_wsgi.storage import sqlite
+
+from .databases import connect, names
+from .process import environment, running_server
+from .test_cli import refusal
+from .test_upgrade import SCHEMAS
+
+TEXT = "This server is read-only: projects cannot be created, changed or deleted here"
+
+
+@pytest.fixture
+def kept(file: Path) -> Path:
+    """A database with a project in it."""
+    with closing(SQLiteStore(file)) as store:
+        store.create("kept", "x")
+    return file
+
+
+@pytest.fixture
+def app(kept: Path) -> Iterator[webtest.TestApp]:
+    app = make_app(kept, read_only=True)
+    with closing(app.store):
+        yield webtest.TestApp(app)
+
+
+def test_reading_works_and_writing_is_403(app: webtest.TestApp) -> None:
+    assert [project["name"] for project in app.get("/v1/projects", status=200).json["data"]] == [
+        "kept",
+        "default",
+    ]
+    app.get("/v1/projects?name_contains=KEP", status=200)
+    app.get("/v1/projects/kept", status=200)
+    app.get("/readyz", status=200)
+    assert app.post_json("/v1/projects", {"name": "new"}, status=403).text == TEXT
+    assert app.put_json("/v1/projects/kept", {"description": "y"}, status=403).text == TEXT
+    assert app.delete("/v1/projects/kept", status=403).text == TEXT
+
+
+def test_writing_is_403_whatever_is_sent(app: webtest.TestApp) -> None:
+    app.post("/v1/projects", b"not JSON", status=403)
+    app.put_json("/v1/projects/nobody", {}, status=403)
+    app.delete("/v1/projects/default", status=403)
+    app.request("/v1/projects", method="PATCH", status=405)
+
+
+def test_the_store_refuses_to_write_as_well_and_others_may_go_on(kept: Path) -> None:
+    with closing(SQLiteStore(kept, read_only=True)) as reader, closing(SQLiteStore(kept)) as writer:
+        for write in (
+            lambda: reader.create("new"),
+            lambda: reader.update("kept", "y"),
+            lambda: reader.delete("kept"),
+            lambda: reader.get_or_create("new"),
+        ):
+            with pytest.raises(StoreReadOnly):
+                write()
+        assert reader.update("kept", None) == reader.get("kept") == reader.get_or_create("kept")[0]
+        writer.create("another")
+        assert names(reader) == ["another", "kept", "default"]
+
+
+def test_the_api_over_a_store_of_the_hosts_can_be_read_only_while_the_host_writes() -> None:
+    app = make_app(SQLiteStore(":memory:"), read_only=True)
+    with closing(app.store):
+        app.store.create("of the host")
+        client = webtest.TestApp(app)
+        client.get("/v1/projects/of the host", status=200)
+        client.delete("/v1/projects/of the host", status=403)
+
+
+def test_a_missing_file_is_not_made(file: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="there is no such file"):
+        SQLiteStore(file, read_only=True)
+    assert "there is no such file" in refusal("--read-only", cwd=file.parent)
+    assert list(file.parent.iterdir()) == []
+
+
+def test_a_database_in_memory_would_hold_nothing() -> None:
+    with pytest.raises(ValueError, match="read_only needs a file"):
+        make_app(":memory:", read_only=True)
+
+
+def test_a_file_of_an_earlier_version_is_not_upgraded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(SCHEMAS / f"{sqlite.SCHEMA_VERSION}.db", file)
+    before = file.read_bytes()
+    monkeypatch.setattr(sqlite, "SCHEMA_VERSION", sqlite.SCHEMA_VERSION + 1)
+    with pytest.raises(StoreUnavailable, match="open it once without read-only"):
+        SQLiteStore(file, read_only=True)
+    assert file.read_bytes() == before
+
+
+def test_a_file_without_projects_is_refused_untouched(file: Path) -> None:
+    with connect(file) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    before = file.read_bytes()
+    with pytest.raises(StoreUnavailable, match="open it once without read-only"):
+        SQLiteStore(file, read_only=True)
+    assert file.read_bytes() == before
+
+
+# On a disk that is mounted read-only
+
+is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def mounted_read_only(folder: Path) -> list[str]:
+    """Return what runs a process that sees a folder mounted read-only."""
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    unshare = ["unshare", "--mount", *([] if is_root else ["--map-root-user"])]
+    return [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh"]
+
+
+def test_a_disk_that_is_mounted_read_only_is_served(
+    kept: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    prefix = mounted_read_only(kept.parent)
+    with running_server("--quiet", "--read-only", "--db", str(kept), cwd=elsewhere, prefix=prefix) as process:
+        assert process.ask("GET", "/v1/projects/kept")[0] == 200
+        assert process.ask("GET", "/v1/projects?name_contains=k")[0] == 200
+        assert process.ask("GET", "/readyz")[0] == 200
+        assert process.ask("POST", "/v1/projects", {"name": "x"})[::2] == (403, TEXT)
+    assert "is taken for one that nobody changes" in process.log
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_a_log_that_cannot_be_read_there_is_not_ignored(
+    kept: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # A process that was killed leaves a log with what it wrote; without shared memory it is no use.
+    script = f"import os, projects_wsgi as p; p.SQLiteStore({str(kept)!r}).create('b'); os._exit(0)"
+    subprocess.run([sys.executable, "-c", script], env=environment(), check=True)
+    kept.with_name(f"{kept.name}-shm").unlink()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    line = refusal("--read-only", "--db", str(kept), cwd=elsewhere, prefix=mounted_read_only(kept.parent))
+    assert "has a log beside it that cannot be used here" in line
+    with closing(SQLiteStore(kept)) as store:
+        assert names(store) == ["b", "kept", "default"]
+
+
+def test_reading_only_warns_of_nothing(kept: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), closing(SQLiteStore(kept, read_only=True)) as store:
+        store.list_rows()
+    assert caplog.records == []
