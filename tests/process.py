@@ -91,3 +91,29 @@ def running_server(
             popen.kill()
             popen.communicate()
         assert popen.returncode == 0 or not must_obey, process.log
+
+
+def start_together(commands: Sequence[Sequence[str]], cwd: Path) -> list[subprocess.Popen[str]]:
+    """Run the interpreter for each of these arguments; let all go on at the same moment.
+
+    Each prints "ready" in a line of its own, and then reads one.
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", *command],
+            cwd=cwd,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for command in commands
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return processes

@@ -17,7 +17,7 @@ import pytest
 from projects_wsgi import SQLiteStore, Store, StoreUnavailable
 
 from .databases import connect, names
-from .process import environment
+from .process import environment, start_together
 from .test_cli import refusal, run
 
 WRITE = """
@@ -38,24 +38,7 @@ def four_writers(file: Path, file_store: SQLiteStore) -> Iterator[None]:
     """Four processes that write to the file as fast as they can."""
     for number in range(300):
         file_store.create(f"project {number}", "x" * 20_000)
-    line = [sys.executable, "-c", WRITE]
-    writers = [
-        subprocess.Popen(
-            [*line, str(number)],
-            cwd=file.parent,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(4)
-    ]
-    for writer in writers:
-        assert writer.stdout is not None
-        assert writer.stdin is not None
-        assert writer.stdout.readline() == "ready\n"
-        writer.stdin.write("\n")
-        writer.stdin.flush()
+    writers = start_together([["-c", WRITE, str(number)] for number in range(4)], file.parent)
     yield
     for writer in writers:
         assert writer.poll() is None, "a writer has stopped"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
@@ -29,7 +27,7 @@ from projects_wsgi import (
 )
 
 from .databases import connect, names
-from .process import environment
+from .process import start_together
 
 Result = TypeVar("Result")
 
@@ -420,24 +418,9 @@ for number in range(10):
 
 
 def test_processes_can_open_new_files_at_the_same_moment(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", OPEN_AND_CREATE, f"process {number}"],
-            cwd=tmp_path,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(8)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
+    processes = start_together(
+        [["-c", OPEN_AND_CREATE, f"process {number}"] for number in range(8)], tmp_path
+    )
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8
     made = [line for output in outputs for line in output.splitlines()]

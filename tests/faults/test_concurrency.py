@@ -16,7 +16,7 @@ from typing import Any
 from projects_wsgi import SQLiteStore, wire
 
 from ..databases import connect
-from ..process import environment
+from ..process import environment, start_together
 from ..test_rollback_journal import journal_mode, refuse_wal
 from .worker import CONTESTED, SHARED
 
@@ -26,25 +26,9 @@ LONGEST_WRITE = 2.0  # seconds
 
 def work(target: str, processes: int, threads: int, cwd: Path) -> list[dict[str, Any]]:
     """Have processes of that many threads work on a target; return what each thread did and saw."""
-    line = [sys.executable, "-W", "error", "-m", "tests.faults.worker"]
-    workers = [
-        subprocess.Popen(
-            [*line, str(number), str(threads), str(SECONDS), target],
-            cwd=cwd,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(processes)
-    ]
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("\n")
-        worker.stdin.flush()
+    options = [str(threads), str(SECONDS), target]
+    commands = [["-m", "tests.faults.worker", str(number), *options] for number in range(processes)]
+    workers = start_together(commands, cwd)
     outputs = [worker.communicate(timeout=60)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * processes
     return [result for output in outputs for result in json.loads(output)]
