@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .replay import Answer, Send, Step
+from .replay import Answer, Replay, Send, Step
 
 
 class Difference(NamedTuple):
@@ -28,7 +29,7 @@ class Difference(NamedTuple):
 def _decoded(step: Step) -> Any:
     try:
         return json.loads(step.body or b"")
-    except ValueError:
+    except (RecursionError, ValueError):
         return None
 
 
@@ -193,3 +194,23 @@ PROVEN_ELSEWHERE = {
         "test_a_store_that_fails_is_told_to_the_client_and_explained_to_the_log"
     ),
 }
+
+
+def judge(send: Send, steps: Sequence[Step], own: Sequence[Difference] = ()) -> set[str]:
+    """Play requests; fail at the first answer that nothing explains. Return the rows that explained one.
+
+    own: the differences of what stands between us and the application; they go before the table's.
+    """
+    replay = Replay(send)
+    rows = set()
+    for step, answer in replay.play(steps):
+        if replay.is_alike(step, answer):
+            continue
+        matching = [difference for difference in own if difference.applies(step)] or [
+            difference for difference in DIFFERENCES if difference.applies(step)
+        ]
+        case = f"step {step.number} ({step.tag}): {step.method} {step.path}: {answer}"
+        assert len(matching) == 1, f"{len(matching)} rows apply to {case}"
+        assert matching[0].holds(step, answer, send), f"{matching[0].row!r} does not hold for {case}"
+        rows.add(matching[0].row)
+    return rows

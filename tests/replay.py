@@ -6,12 +6,13 @@ import contextlib
 import http.client
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 from urllib.parse import quote
 
-import webtest
+if TYPE_CHECKING:
+    import webtest
 
 RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.jsonl"))
 
@@ -77,14 +78,29 @@ def send_to_app(app: webtest.TestApp) -> Send:
 
 
 @contextlib.contextmanager
-def sending_to_server(host: str, port: int) -> Iterator[Send]:
-    """Give a way to send requests over one connection that is kept alive."""
+def sending_to_server(
+    host: str, port: int, *, prefix: str = "", is_chunked: bool = False, is_kept_alive: bool = True
+) -> Iterator[Send]:
+    """Give a way to send requests.
+
+    prefix: what every path begins with. is_chunked: whether bodies are sent in chunks.
+    is_kept_alive: whether one connection serves them all, as long as the server keeps it.
+    """
     connection = http.client.HTTPConnection(host, port, timeout=30)
 
     def send(method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        connection.request(method, path, body=body, headers=dict(headers))
+        # Of an iterator http.client knows no length: it frames each item as a chunk.
+        content: Any = iter([body[:1], body[1:]]) if is_chunked and body else body
+        # A server may answer and hang up before it has read the body.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(method, prefix + path, body=content, headers=dict(headers))
         response = connection.getresponse()
-        return _answer(response.status, dict(response.headers), response.read())
+        # Their names may come in any case.
+        received = {name.title(): value for name, value in response.headers.items()}
+        answer = _answer(response.status, received, response.read())
+        if not is_kept_alive:
+            connection.close()
+        return answer
 
     with contextlib.closing(connection):
         yield send
@@ -103,7 +119,7 @@ class Replay:
         self.send = send
         self._ids: dict[int, str] = {}
 
-    def play(self, steps: list[Step]) -> Iterator[tuple[Step, Answer]]:
+    def play(self, steps: Iterable[Step]) -> Iterator[tuple[Step, Answer]]:
         for step in steps:
             path = re.sub(r"\{id:(\d+)\}", lambda match: quote(self._id(match[1]), safe=""), step.path)
             answer = self.send(step.method, path, step.headers, step.body)
