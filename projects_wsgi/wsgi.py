@@ -140,7 +140,12 @@ def _text(native: str) -> str:
     """Decode a string of environ, whose characters stand for bytes (PEP 3333), as UTF-8."""
     if native.isascii():
         return native
-    return native.encode("latin-1", "replace").decode("utf-8", "replace")
+    try:
+        raw = native.encode("latin-1")
+    except UnicodeEncodeError:
+        # The host has decoded it already. A 0xFF, which UTF-8 never holds, passes for no other character.
+        raw = bytes(min(ord(char), 0xFF) for char in native)
+    return raw.decode("utf-8", "replace")
 
 
 def _read(stream: Any, size: int) -> bytes:

@@ -503,6 +503,12 @@ def call(
     return status, headers, content
 
 
+def test_a_path_that_the_host_has_decoded_reaches_no_other_project(projects_app: ProjectsApp) -> None:
+    projects_app.store.create("??")
+    status, _, body = call(projects_app, "DELETE", "/v1/projects/日本")
+    assert (status, body.decode()) == (404, "Project with name \ufffd\ufffd not found")
+
+
 @pytest.mark.parametrize("slashes", ["//", "///", "////////"])
 @pytest.mark.parametrize("rest", ["v1/projects/default", "healthz"])
 def test_repeated_slashes_at_the_start_count_as_one(
