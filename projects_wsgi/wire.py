@@ -63,6 +63,10 @@ class WireError(Exception):
 
 # Ids, cursors, identifiers
 
+# All that render_id returns and nothing else: after the first digit, base64 takes three at a time.
+_TWO_DIGITS = "([MN][DTjz]|O[DT])[AEIMQUYcgk]"
+ID_PATTERN = f"UHJvamVjdDo[x-z0-5]({_TWO_DIGITS}[w-z0-5])*(([MN][AQgw]|O[AQ])==|{_TWO_DIGITS}=)?"
+
 
 def render_id(project_id: int) -> str:
     """Return the id of a project as clients see it: 1 is "UHJvamVjdDox"."""

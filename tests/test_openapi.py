@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack, closing
 from typing import Any
+from urllib.parse import quote
 
 import jsonschema
 import pytest
 import webtest
 from openapi_spec_validator import validate
 
-from projects_wsgi import Application, openapi, wire
+from projects_wsgi import (
+    ChangeForbidden,
+    Application,
+    StoreBusy,
+    StoreFull,
+    StoreUnavailable,
+    make_app,
+    openapi,
+    wire,
+)
 
-from .test_app import call, exchanges
+from .test_app import DEFAULT, REQUESTS, BrokenStore, call, create, exchanges
 
 
 @pytest.fixture
@@ -29,7 +40,7 @@ def test_it_names_every_route_and_method(app: webtest.TestApp, document: Any) ->
     for path, operations in document["paths"].items():
         allow = app.options(re.sub(r"\{.*\}", "x", path)).headers["Allow"].split(", ")
         methods = {method.upper() for method in operations if method != "parameters"}
-        assert methods == set(allow) - {"HEAD", "OPTIONS"}
+        assert methods == set(allow) - {"HEAD"}
     assert len(document["paths"]) == 6
 
 
@@ -42,33 +53,92 @@ def test_its_server_is_relative_to_the_document(document: Any) -> None:
     assert document["servers"] == [{"url": "."}]
 
 
+def test_every_link_leads_from_a_project_to_the_same_one(app: webtest.TestApp, document: Any) -> None:
+    operations = {
+        operation.get("operationId"): (method, path)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
+    links = document["components"]["responses"]["OneProject"]["links"]
+    for number, link in enumerate(links.values()):
+        project = create(app, f"p{number}")
+        method, path = operations[link["operationId"]]
+        assert method in ("get", "put", "delete")
+        value = project[link["parameters"]["project_identifier"].rpartition("/")[2]]
+        path = path.replace("{project_identifier}", quote(value))
+        response = app.request(path, method=method.upper(), body=b"{}", headers={"Content-Type": wire.JSON})
+        assert response.status_int == 204 or response.json["data"] == project
+    assert len(links) == 6
+
+
+def test_its_pages_lead_to_the_next(app: webtest.TestApp, document: Any) -> None:
+    assert document["components"]["responses"]["Page"]["links"] == {
+        "nextPage": {"operationId": "getProjects", "parameters": {"cursor": "$response.body#/next_cursor"}}
+    }
+    create(app, "x")
+    cursor = app.get("/v1/projects?limit=1").json["next_cursor"]
+    assert app.get(f"/v1/projects?cursor={cursor}").json["data"] == [DEFAULT]
+
+
 def test_every_answer_is_one_that_it_promises(projects_app: Application) -> None:
     document = openapi.build_document(wire.PHOENIX_VERSION)
     seen = set()
-    for method, path, extra in exchanges():
-        status, headers, body = call(projects_app, method, path, **extra)
-        template = {"/v1/projects/": "/v1/projects", "//v1/projects": "/v1/projects"}.get(path, path)
-        if template.startswith("/v1/projects/"):
-            template = "/v1/projects/{project_identifier}"
-        operation = document["paths"].get(template, {}).get(method.lower())
-        if operation is None:
-            assert status in (204, 404, 405) or method == "HEAD"
-            continue
-        response = operation["responses"][str(status)]
-        if "$ref" in response:
-            response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
-        seen.add((operation["operationId"], status))
-        if status == 204:
-            assert "content" not in response
-            continue
-        media_type = dict(headers)["Content-Type"].partition(";")[0]
-        schema = {**response["content"][media_type]["schema"], "components": document["components"]}
-        value = json.loads(body) if media_type == wire.JSON else body.decode()
-        jsonschema.validate(value, schema, jsonschema.Draft202012Validator)
-    assert {operation for operation, status in seen if status in (200, 204)} == {
-        operation["operationId"]
-        for operations in document["paths"].values()
-        for method, operation in operations.items()
+    with ExitStack() as stack:
+        cases = [(projects_app, exchange) for exchange in exchanges()]
+        for error in (StoreBusy(), StoreUnavailable(), StoreFull(), ChangeForbidden()):
+            broken = make_app(stack.enter_context(closing(BrokenStore(error))))
+            for method, path, body in REQUESTS:
+                if method != "GET" or isinstance(error, (StoreBusy, StoreUnavailable)):
+                    cases.append((broken, (method, path, {"body": body, "CONTENT_TYPE": wire.JSON})))
+        for application, (method, path, extra) in cases:
+            status, headers, body = call(application, method, path, **extra)
+            template = {"/v1/projects/": "/v1/projects", "//v1/projects": "/v1/projects"}.get(path, path)
+            if template.startswith("/v1/projects/"):
+                template = "/v1/projects/{project_identifier}"
+            operation = document["paths"].get(template, {}).get(method.lower())
+            if operation is None:
+                assert status in (404, 405) or method == "HEAD"
+                continue
+            seen.add((template, method.lower(), status))
+            response = resolve(document, operation["responses"][str(status)])
+            assert_conforms(document, response, headers, body)
+    assert {(path, method) for path, method, status in seen if status in (200, 204)} == {
+        (path, method)
+        for path, item in document["paths"].items()
+        for method in item
         if method != "parameters"
     }
-    assert {status for _, status in seen} >= {200, 204, 400, 403, 404, 409, 411, 413, 422}
+    assert {status for *_, status in seen} == {200, 204, 400, 403, 404, 409, 411, 413, 422, 503, 507}
+
+
+def assert_conforms(document: Any, response: Any, headers: list[tuple[str, str]], body: bytes) -> None:
+    """Fail unless headers and body are those of a response in the document, and no others."""
+    named = dict(headers)
+    media_type = named.pop("Content-Type", "").partition(";")[0]
+    assert named.pop("Content-Length", "0") == str(len(body))
+    for name, reference in response["headers"].items():
+        header = resolve(document, reference)
+        if name in named or header.get("required"):
+            value = named.pop(name)
+            is_number = header["schema"].get("type") == "integer"
+            validate_value(document, int(value) if is_number else value, header["schema"])
+    assert named == {}
+    assert media_type in response.get("content", {"": None})
+    if media_type:
+        value = json.loads(body) if media_type == wire.JSON else body.decode()
+        validate_value(document, value, response["content"][media_type]["schema"])
+
+
+def validate_value(document: Any, value: Any, schema: Any) -> None:
+    schema = {**schema, "components": document["components"]}
+    jsonschema.validate(value, schema, jsonschema.Draft202012Validator)
+
+
+def resolve(document: Any, reference: Any) -> Any:
+    """Return what a reference within the document refers to; anything else as it is."""
+    if "$ref" not in reference:
+        return reference
+    for key in reference["$ref"].split("/")[1:]:
+        document = document[key]
+    return document

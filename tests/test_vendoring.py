@@ -14,9 +14,9 @@ import pytest
 
 import projects_wsgi
 
+from .differences import judge
 from .process import running_server
-from .replay import RECORDED, sending_to_server
-from .test_recorded import judge
+from .replay import RECORDED, read_steps, sending_to_server
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "projects_wsgi"
@@ -53,7 +53,7 @@ def passes_the_recorded_answers(command: Sequence[str], cwd: Path, path: str) ->
             running_server(*arguments, cwd=cwd, command=command, environ={"PYTHONPATH": path}) as process,
             sending_to_server(process.host, process.port) as send,
         ):
-            judge(send, file)
+            judge(send, read_steps(file))
 
 
 def test_a_copy_under_another_name_two_levels_deep_passes_the_recorded_answers(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_one_file_runs_on_every_python_with_an_empty_environment(
         ) as process,
         sending_to_server(process.host, process.port) as send,
     ):
-        judge(send, RECORDED[0])
+        judge(send, read_steps(RECORDED[0]))
 
 
 def test_one_file_passes_the_recorded_answers(zipapp: Path, tmp_path: Path) -> None:

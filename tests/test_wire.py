@@ -51,6 +51,10 @@ def test_a_page_is_what_json_dumps_makes_of_it(page: list[tuple[int, str, str | 
 # Ids and cursors
 
 
+def global_id(number: str, type_name: str = "Project") -> str:
+    return base64.b64encode(f"{type_name}:{number}".encode()).decode()
+
+
 @given(st.integers())
 def test_an_id_is_the_base64_of_project_and_integer_and_reads_back(number: int) -> None:
     rendered = wire.render_id(number)
@@ -59,13 +63,33 @@ def test_an_id_is_the_base64_of_project_and_integer_and_reads_back(number: int) 
     assert wire.parse_cursor(rendered) == number
 
 
+def test_the_pattern_of_ids_is_of_all_that_is_rendered() -> None:
+    # Base64 spells three digits at a time, after the first: four show all that there is.
+    for number in range(1, 10_000):
+        assert re.fullmatch(wire.ID_PATTERN, wire.render_id(number))
+
+
+@given(st.from_regex(wire.ID_PATTERN, fullmatch=True))
+def test_the_pattern_of_ids_is_of_nothing_else(text: str) -> None:
+    number = wire.parse_identifier(text)
+    assert isinstance(number, int)
+    assert number > 0
+    assert wire.render_id(number) == text
+
+
+# In base64 these are most alike to a number: "/" and ":" stand before "0" and after "9".
+@pytest.mark.parametrize("digits", ["", "07", "/", ":", "1/", "1:", "1;", "1/2", "1:2", "1;2", "12/", "123:"])
+def test_the_pattern_of_ids_is_not_of_what_is_no_number(digits: str) -> None:
+    assert re.fullmatch(wire.ID_PATTERN, global_id(digits)) is None
+
+
 def test_the_first_id_is_the_one_that_everybody_knows() -> None:
     assert wire.render_id(1) == "UHJvamVjdDox"
 
 
 @given(texts.filter(lambda text: text != "Project" and ":" not in text), st.integers())
 def test_a_cursor_may_be_of_any_type_an_id_only_of_project(type_name: str, number: int) -> None:
-    encoded = base64.b64encode(f"{type_name}:{number}".encode()).decode()
+    encoded = global_id(str(number), type_name)
     assert wire.parse_cursor(encoded) == number
     assert wire.parse_identifier(encoded) == encoded
 
