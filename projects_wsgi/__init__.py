@@ -98,12 +98,13 @@ def make_app(
 
     The callable's ``store`` is the store, for the host's own use.
     """
-    if authenticate is None and (keys, admin_secret) != (None, None):
+    needs_key = keys is not None or admin_secret is not None
+    if needs_key:
+        if authenticate is not None:
+            raise TypeError("give either keys and admin_secret, or authenticate")
         from .keys import KeyRing  # it takes modules that only those need who ask for it
 
         authenticate = KeyRing(keys, admin_secret)
-    elif (keys, admin_secret) != (None, None):
-        raise TypeError("give either keys and admin_secret, or authenticate")
     store: Store
     if isinstance(database, (str, os.PathLike)):
         store = open_store(
@@ -128,7 +129,7 @@ def make_app(
             max_body_size=max_body_size,
             phoenix_version=phoenix_version,
             read_only=read_only,
-            needs_key=authenticate is not None,
+            needs_key=needs_key,
         )
     except ValueError:
         if store is not database:

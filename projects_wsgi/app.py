@@ -168,4 +168,5 @@ class ProjectsApp:
 
     def get_openapi(self, _: Request) -> Response:
         """Answer the OpenAPI document."""
-        return Response(200, wire.JSON, wire.render_json(openapi.build_document(self.phoenix_version)))
+        document = openapi.build_document(self.phoenix_version, self.needs_key)
+        return Response(200, wire.JSON, wire.render_json(document))

@@ -12,10 +12,13 @@ Document = dict[str, Any]
 _TEXT: Document = {"type": "string"}
 
 
-def build_document(phoenix_version: str) -> Document:
-    """Return the document of an application that passes for this version of Phoenix."""
+def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
+    """Return the document of an application.
+
+    phoenix_version: the Phoenix that it passes for. needs_key: whether all under /v1/ asks for a key.
+    """
     reading = ["503 Unavailable"]
-    writing = [*reading, "409 Conflict", "507 Full"]
+    writing = [*reading, "403 Forbidden", "409 Conflict", "507 Full"]
     with_body = [*writing, "400 Unreadable", "411 LengthRequired", "413 ContentTooLarge", "422 InvalidBody"]
     collection = _path(
         get=_operation(
@@ -45,13 +48,18 @@ def build_document(phoenix_version: str) -> Document:
         delete=_operation(
             "deleteProject",
             "Delete a project and all data that hang on it",
-            ["204 Deleted", "403 Protected", "404 NotFound", *writing],
+            ["204 Deleted", "404 NotFound", *writing],
         ),
     )
     health = _operation("getHealth", "Tell that the process answers", ["200 Health"])
     readiness = _operation("getReadiness", "Tell whether the store answers", ["200 Readiness", *reading])
     version = _operation("getPhoenixVersion", "Tell the Phoenix whose API this is", ["200 Version"])
     document = _operation("getOpenAPI", "Get this document", ["200 Document"])
+    if needs_key:
+        for operation in (*_operations(collection), *_operations(item)):
+            operation["security"] = [{"key": []}]
+            operation["responses"]["401"] = _reference("responses", "Unauthorized")
+            operation["responses"]["403"] = _reference("responses", "Forbidden")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -73,6 +81,7 @@ def build_document(phoenix_version: str) -> Document:
             "schemas": {**_schemas(), "Version": {"const": phoenix_version}},
             "responses": _responses(),
             "headers": {"Version": _header("The Phoenix whose API this is.", _schema("Version"))},
+            **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if needs_key else {}),
         },
     }
 
@@ -138,7 +147,14 @@ def _responses() -> Document:
             {**_content(wire.JSON, _schema("Errors")), **_content("text/plain", _TEXT)},
         ),
         "Unreadable": _text("The body cannot be read or decoded."),
-        "Protected": _text("The default project stays."),
+        "Unauthorized": _answer(
+            "The key is missing, unknown or past its day.",
+            _content("text/plain", _TEXT),
+            {"WWW-Authenticate": _header("The scheme.", _TEXT)},
+        ),
+        "Forbidden": _text(
+            "The role does not allow it, the server is read-only, or it is the default project."
+        ),
         "NotFound": _text("There is no such project."),
         "Conflict": _text("A project of this name exists, or other data forbid the change."),
         "LengthRequired": _text("The body came without a length."),
@@ -189,6 +205,10 @@ def _page_parameters() -> list[Document]:
 def _path(**operations: Any) -> Document:
     options = {"summary": "Tell the methods", "responses": {"204": _reference("responses", "Methods")}}
     return {**operations, "options": options}
+
+
+def _operations(path: Document) -> list[Document]:
+    return [operation for method, operation in path.items() if method != "parameters"]
 
 
 def _operation(operation_id: str, summary: str, answers: Sequence[str], **more: Any) -> Document:

@@ -503,7 +503,7 @@ def call(
     return status, headers, content
 
 
-def test_a_path_that_the_host_has_decoded_reaches_no_other_project(projects_app: ProjectsApp) -> None:
+def test_a_path_that_the_host_has_decoded_reaches_no_other_project(projects_app: Application) -> None:
     projects_app.store.create("??")
     status, _, body = call(projects_app, "DELETE", "/v1/projects/日本")
     assert (status, body.decode()) == (404, "Project with name \ufffd\ufffd not found")

@@ -19,6 +19,7 @@ import pytest
 import webtest
 from hypothesis import given
 from hypothesis import strategies as st
+from openapi_spec_validator import validate
 
 from projects_wsgi import Application, KeysError, ProjectKind, Role, make_app, require_role
 from projects_wsgi.testing import live_server
@@ -108,6 +109,25 @@ def test_every_role_may_do_on_every_route_just_what_the_contract_allows(
         assert response.text == "Invalid token"
     elif status == 403:
         assert response.text == (VIEWERS_CANNOT if role == "viewer" else ONLY_ADMINS_CAN)
+
+
+def test_the_openapi_document_states_the_scheme_and_the_answers(app: webtest.TestApp) -> None:
+    document = app.get("/openapi.json").json
+    validate(document)
+    assert document["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if method != "parameters":
+                assert ("security" in operation) == path.startswith("/v1/")
+                assert ("401" in operation["responses"]) == path.startswith("/v1/")
+
+
+def test_without_keys_the_openapi_document_asks_for_none() -> None:
+    app = make_app(":memory:")
+    with closing(app.store):
+        text = webtest.TestApp(app).get("/openapi.json").text
+    assert "security" not in text
+    assert '"401"' not in text
 
 
 def test_an_expired_key_is_told_so(app: webtest.TestApp) -> None:

@@ -14,8 +14,8 @@ import webtest
 from openapi_spec_validator import validate
 
 from projects_wsgi import (
-    ChangeForbidden,
     Application,
+    ChangeForbidden,
     StoreBusy,
     StoreFull,
     StoreUnavailable,
