@@ -27,6 +27,15 @@ test-faults: $(VENV)/.faults ## kill, fill, starve and abuse real processes for 
 test-clients: $(VENV)-clients/.installed ## run the official Python client against the server
 	$(VENV)-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
 
+HOSTS_PACKAGES = nginx libapache2-mod-wsgi-py3
+
+test-hosts: $(VENV)-hosts/.installed ## run it within hosts, under other servers, behind nginx
+	@test -x /usr/sbin/nginx -a -f /usr/lib/apache2/modules/mod_wsgi.so || \
+		{ test $$(id -u) = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq -y --no-install-recommends $(HOSTS_PACKAGES) >/dev/null; } || \
+		{ echo "this needs Debian's packages $(HOSTS_PACKAGES); let root install them" >&2; exit 1; }
+	$(VENV)-hosts/bin/python -m pytest --confcutdir tests/hosts tests/hosts
+
 test-package: $(VENV)/.dev ## build the package, install it elsewhere, run it
 	rm -rf build dist $(VENV)-package
 	$(BIN)/python -m build --quiet
@@ -104,14 +113,14 @@ $(VENV)/.faults: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faults]'
 	@touch $@
 
-$(VENV)-clients/.installed: setup.cfg
-	$(PYTHON) -m venv $(VENV)-clients
-	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check '.[clients]'
+$(VENV)-%/.installed: setup.cfg
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check '.[$*]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-faults test-clients test-package pythons test-pythons \
+.PHONY: help run test test-wild test-faults test-clients test-hosts test-package pythons test-pythons \
 	test-old-sqlite vendor zipapp lint format types
