@@ -11,13 +11,15 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from projects_wsgi import cli, server
 
 from .differences import DIFFERENCES, PROVEN_ELSEWHERE
-from .process import running_server
+from .hosts import recipes
+from .process import environment, running_server
 from .replay import RECORDED, read_steps
 from .test_cli import run
 
@@ -91,20 +93,40 @@ def test_the_commands_for_keys_do_what_it_says(tmp_path: Path) -> None:
         assert run(*revoke, cwd=tmp_path).returncode == 0
 
 
-def test_the_block_for_hosts_runs(
+def test_the_recipes_for_hosts_and_proxies_are_those_that_are_proven_there() -> None:
+    assert blocks("python")[1:5] == [recipes.FLASK, recipes.ANY_WSGI, recipes.CHERRYPY, recipes.ANY_ASGI]
+    assert blocks("nginx") == [recipes.NGINX_STRIPPING, recipes.NGINX_KEEPING]
+
+
+def test_the_block_for_a_hosts_own_code_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    block = blocks("python")[1]
-    namespace: dict[str, object] = {}
-    exec(block, namespace)
-    assert capsys.readouterr().out == "second steps\n"
-    namespace["application"].store.close()  # type: ignore[attr-defined]
+    namespace: dict[str, Any] = {}
+    exec(blocks("python")[5], namespace)
+    store = namespace["application"].store
+    assert capsys.readouterr().out == "created my agent\nupdated my agent\ncreated my run\n"
+    assert store.list_rows() == [(2, "my agent", "second steps"), (1, "default", "Default project")]
+    store.close()
+
+
+def test_the_fixture_for_tests_works(tmp_path: Path) -> None:
+    test = "def test_it(phoenix_url):\n    assert phoenix_url.startswith('http://127.0.0.1:')\n"
+    test += (
+        "    assert b'my agent' in urllib.request.urlopen(f'{phoenix_url}/v1/projects', timeout=10).read()\n"
+    )
+    imports = "import urllib.request\nimport pytest\nimport projects_wsgi.testing\n\n"
+    (tmp_path / "test_it.py").write_text(f"{imports}{blocks('python')[6]}\n{test}")
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    result = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert "1 passed" in result.stdout, result.stdout
 
 
 def test_there_are_no_blocks_that_nothing_runs() -> None:
-    assert len(blocks("python")) == 2  # the first is run by the official client's tests
-    assert TEXT.count("```") == 2 * (len(blocks("python")) + len(blocks("console")))
+    # The first of Python is run by the official client's tests.
+    counts = {"python": 7, "console": 2, "nginx": 2}
+    assert {language: len(blocks(language)) for language in counts} == counts
+    assert TEXT.count("```") == 2 * sum(counts.values())
 
 
 def test_the_table_of_options_is_the_command_lines() -> None:
