@@ -7,15 +7,17 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from projects_wsgi import cli, server
+from projects_wsgi import SQLiteStore, cli, server
 
 from .differences import DIFFERENCES, PROVEN_ELSEWHERE
 from .hosts import recipes
@@ -95,6 +97,7 @@ def test_the_commands_for_keys_do_what_it_says(tmp_path: Path) -> None:
 
 def test_the_recipes_for_hosts_and_proxies_are_those_that_are_proven_there() -> None:
     assert blocks("python")[1:5] == [recipes.FLASK, recipes.ANY_WSGI, recipes.CHERRYPY, recipes.ANY_ASGI]
+    assert blocks("python")[6] == recipes.FLASK_VIEW
     assert blocks("nginx") == [recipes.NGINX_STRIPPING, recipes.NGINX_KEEPING]
 
 
@@ -110,13 +113,27 @@ def test_the_block_for_a_hosts_own_code_runs(
     store.close()
 
 
+def test_the_block_for_a_hosts_own_table_makes_one_whose_rows_go_with_their_project(
+    file: Path, file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    project = file_store.create("agent")
+    namespace: dict[str, Any] = {"sqlite3": sqlite3}
+    exec(blocks("python")[7], namespace)
+    with closing(namespace["connection"]) as connection:
+        connection.execute("INSERT INTO traces VALUES (?, 'x'), (1, 'y')", [project.id])
+        connection.commit()
+        file_store.delete("agent")
+        assert connection.execute("SELECT * FROM traces").fetchall() == [(1, "y")]
+
+
 def test_the_fixture_for_tests_works(tmp_path: Path) -> None:
     test = "def test_it(phoenix_url):\n    assert phoenix_url.startswith('http://127.0.0.1:')\n"
     test += (
         "    assert b'my agent' in urllib.request.urlopen(f'{phoenix_url}/v1/projects', timeout=10).read()\n"
     )
     imports = "import urllib.request\nimport pytest\nimport projects_wsgi.testing\n\n"
-    (tmp_path / "test_it.py").write_text(f"{imports}{blocks('python')[6]}\n{test}")
+    (tmp_path / "test_it.py").write_text(f"{imports}{blocks('python')[8]}\n{test}")
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
     result = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
     assert "1 passed" in result.stdout, result.stdout
@@ -124,7 +141,7 @@ def test_the_fixture_for_tests_works(tmp_path: Path) -> None:
 
 def test_there_are_no_blocks_that_nothing_runs() -> None:
     # The first of Python is run by the official client's tests.
-    counts = {"python": 7, "console": 2, "nginx": 2}
+    counts = {"python": 9, "console": 2, "nginx": 2}
     assert {language: len(blocks(language)) for language in counts} == counts
     assert TEXT.count("```") == 2 * sum(counts.values())
 

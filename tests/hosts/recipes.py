@@ -37,7 +37,16 @@ FLASK = """\
 from projects_wsgi import make_app
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/phoenix": make_app("projects.db")})
+projects = make_app("projects.db")
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/phoenix": projects})
+"""
+
+# A route of the host's own that uses the store.
+FLASK_VIEW = """\
+@app.post("/agents/<path:name>")
+def start(name):
+    project, is_new = projects.store.get_or_create(name)
+    return {"id": project.id}, 201 if is_new else 200
 """
 
 CHERRYPY = """\

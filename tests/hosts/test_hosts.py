@@ -13,7 +13,7 @@ import pytest
 from ..replay import sending_to_server
 from .differences import OWN_DIFFERENCES
 from .proofs import JSON, prove_answers, prove_bodies
-from .recipes import HOSTS
+from .recipes import FLASK_VIEW, HOSTS
 from .servers import CHERRYPY, SERVERS, UVICORN, running
 
 SERVER_OF = {
@@ -51,6 +51,17 @@ def test_mounted_below_a_prefix_it_answers_and_so_do_the_hosts_own_routes(name: 
             assert send("GET", "/hello", {}, None)[::2] == (200, "Hello")
             for path in ("/v1/projects", "/phoenixes", f"{prefix}es/v1/projects"):
                 assert "X-Phoenix-Server-Version" not in send("GET", path, {}, None).headers
+
+
+def test_a_view_of_the_hosts_uses_the_store() -> None:
+    module = f"{HOSTS['Flask'].module('/phoenix')}\n{FLASK_VIEW}"
+    with (
+        running(SERVER_OF["Flask"], module, prefix="/phoenix") as port,
+        sending_to_server("127.0.0.1", port) as send,
+    ):
+        for status in (201, 200):
+            assert send("POST", "/agents/a/b", {}, None)[::2] == (status, {"id": 2})
+        assert send("GET", "/phoenix/v1/projects/a/b", {}, None).payload["data"]["name"] == "a/b"
 
 
 @hosts
