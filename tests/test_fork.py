@@ -212,10 +212,14 @@ store = SQLiteStore("projects.db", busy_timeout=0.2)
 is_writing = threading.Event()
 
 def write_slowly():
-    with store._transaction(None) as connection:
-        connection.execute("UPDATE projects SET description = 'slow' WHERE id = 1")
-        is_writing.set()
-        time.sleep(0.5)
+    writer = store._connections.writer
+    connection = writer.acquire(time.monotonic())
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("UPDATE projects SET description = 'slow' WHERE id = 1")
+    is_writing.set()
+    time.sleep(0.5)
+    connection.execute("COMMIT")
+    writer.release(connection)
 
 thread = threading.Thread(target=write_slowly)
 thread.start()

@@ -49,7 +49,7 @@ def has_room(connection: sqlite3.Connection, deadline: float, path: str, growth:
 def _free_bytes(path: str) -> int | None:
     """Return what is free on a file's disk; None where the system does not tell."""
     try:
-        status = os.statvfs(os.path.dirname(path))
+        status = os.statvfs(path)
     except (AttributeError, OSError):  # AttributeError: on Windows
         return None
     return status.f_bavail * status.f_frsize

@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from typing import Any, Callable
 
@@ -196,7 +196,8 @@ class SQLiteStore(Store):
         self._check_file()
         self._read("SELECT 1 FROM projects LIMIT 1", ())
 
-    # Writing: one transaction each.
+    # Writing: single statements too, which SQLite makes transactions of their own. What update and
+    # delete read before cannot mislead them: a name never changes, and an id is never used again.
 
     def create(
         self,
@@ -207,32 +208,30 @@ class SQLiteStore(Store):
         if not name:
             raise ValueError("a project's name must have at least one character")
         kind = ProjectKind.STANDARD if name == PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
-        parameters = (name, name.casefold(), kind.value, description)
-        with self._transaction(len(name) + len(description or "")) as connection:
-            try:
-                cursor = connection.execute(_INSERT, parameters)
-            except sqlite3.IntegrityError as error:
-                if "projects.name" in str(error):
-                    raise ProjectExists(name) from None
-                raise
-            project_id = cursor.lastrowid
-        assert project_id is not None
-        return self._changed("created", Project(project_id, name, description))
+        growth = len(name) + len(description or "")
+        try:
+            cursor = self._write(growth, _INSERT, (name, name.casefold(), kind.value, description))
+        except ChangeForbidden as error:
+            if "projects.name" in str(error):
+                raise ProjectExists(name) from None
+            raise
+        assert cursor.lastrowid is not None
+        return self._changed("created", Project(cursor.lastrowid, name, description))
 
     def update(self, key: ProjectKey, description: str | None) -> Project:
+        project = self.get(key)
         if description is None:
-            return self.get(key)
-        with self._transaction(len(description)) as connection:
-            project = _find(connection, key)
-            connection.execute(_UPDATE, (description, project.id))
+            return project
+        if not self._write(len(description), _UPDATE, (description, project.id)).rowcount:
+            raise ProjectNotFound(key)  # somebody has just deleted it
         return self._changed("updated", project._replace(description=description))
 
     def delete(self, key: ProjectKey) -> None:
-        with self._transaction(None) as connection:
-            project = _find(connection, key)
-            if project.id == DEFAULT_PROJECT_ID:
-                raise DefaultProjectProtected
-            connection.execute(_DELETE, (project.id,))
+        project = self.get(key)
+        if project.id == DEFAULT_PROJECT_ID:
+            raise DefaultProjectProtected
+        if not self._write(None, _DELETE, (project.id,)).rowcount:
+            raise ProjectNotFound(key)
         self._changed("deleted", project)
 
     def _changed(self, event: str, project: Project) -> Project:
@@ -282,14 +281,13 @@ class SQLiteStore(Store):
         finally:
             readers.release(connection)
 
-    @contextlib.contextmanager
-    def _transaction(self, growth: int | None) -> Iterator[sqlite3.Connection]:
-        """Run the block inside one write transaction; its errors undo it.
+    def _write(self, growth: int | None, sql: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
+        """Execute a statement that changes something; when it returns, the change is committed.
 
         growth: characters to be stored; None for a deletion.
 
         Writers of this process queue for their one connection, and wake at once; only for writers
-        of other processes does SQLite poll.
+        of other processes is the file looked at again and again.
         """
         if self._read_only:
             raise StoreReadOnly
@@ -300,8 +298,7 @@ class SQLiteStore(Store):
             self._check_file()
             if self.path != MEMORY and not has_room(connection, deadline, self.path, growth):
                 raise StoreFull(f"the disk of {self.path} is almost full; delete projects or make room on it")
-            with immediate_transaction(connection, deadline):
-                yield connection
+            return execute_patiently(connection, deadline, sql, parameters)
         except sqlite3.IntegrityError as error:
             raise ChangeForbidden(str(error)) from error
         except sqlite3.Error as error:
@@ -480,10 +477,3 @@ def _selection(key: ProjectKey) -> tuple[str, tuple[ProjectKey]]:
         return _SELECT_BY_NAME, (key,)
     # An integer that SQLite cannot hold addresses no project; nor does 0.
     return _SELECT_BY_ID, (key if 0 < key <= MAX_ID else 0,)
-
-
-def _find(connection: sqlite3.Connection, key: ProjectKey) -> Project:
-    row = connection.execute(*_selection(key)).fetchone()
-    if row is None:
-        raise ProjectNotFound(key)
-    return Project(*row)
