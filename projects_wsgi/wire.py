@@ -79,11 +79,14 @@ def parse_identifier(identifier: str) -> ProjectKey:
     As in Phoenix, base64 is read leniently (other characters are skipped) and the integer as
     Python reads it (blanks, sign, underscores).
     """
-    try:
-        type_name, number = _parse_global_id(identifier)
-    except ValueError:
-        return identifier
-    return number if type_name == "Project" else identifier
+    if "U" in identifier:  # with which "Project:" begins in base64
+        try:
+            type_name, number = _parse_global_id(identifier)
+        except ValueError:
+            return identifier
+        if type_name == "Project":
+            return number
+    return identifier
 
 
 def parse_cursor(cursor: str) -> int | None:
@@ -239,11 +242,13 @@ def _is_text(field: str, value: object, errors: list[dict[str, Any]]) -> bool:
 def _parse_object(body: bytes, content_type: str) -> dict[str, Any]:
     if not body:
         raise _validation_error([_error("missing", ["body"], None)])
-    is_json = _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip())
+    is_json = content_type == JSON or _JSON_TYPE.fullmatch(content_type.partition(";")[0].strip())
     try:
-        text = body.decode("utf-8-sig" if is_json else "utf-8")
+        text = body.decode()
     except UnicodeDecodeError:
         raise _parsing_error() from None
+    if is_json and text.startswith("\ufeff"):  # a byte order mark
+        text = text[1:]
     value = _parse_json(text) if is_json else text
     if not isinstance(value, dict):
         raise _validation_error([_error("model_attributes_type", ["body"], value)])

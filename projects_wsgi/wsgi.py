@@ -150,12 +150,13 @@ def _text(native: str) -> str:
 
 def _read(stream: Any, size: int) -> bytes:
     """Read size bytes, or all that there are: a stream may hand them out in pieces."""
-    chunks = []
     try:
-        while size > 0:
-            chunk = stream.read(size)
-            if not chunk:
-                break
+        body: bytes = stream.read(size)
+        if len(body) == size or not body:
+            return body
+        chunks = [body]
+        size -= len(body)
+        while size > 0 and (chunk := stream.read(size)):
             chunks.append(chunk)
             size -= len(chunk)
     except Exception as error:  # each server has its own for a client that breaks off

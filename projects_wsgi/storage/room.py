@@ -12,7 +12,9 @@ import sqlite3
 
 from .connections import execute_patiently
 
-_PLENTY = 67_108_864  # bytes; with that much free there is no need to look closer
+_PLENTY = 67_108_864  # bytes; with that much free, nobody has to look closely, nor at each change
+_PLENTY_SECONDS = 1.0
+_PLENTY_CHANGES = _PLENTY // 8  # bytes, so that some processes together cannot use it up unseen
 
 # What one change may write, in bytes, at most: some pages, and up to 4 bytes for each character of
 # a name in the table and in three indexes.
@@ -22,28 +24,53 @@ _BYTES_PER_CHARACTER = 16
 _KEPT_FOR_DELETIONS = 131_072  # bytes
 
 
-def has_room(connection: sqlite3.Connection, deadline: float, path: str, growth: int | None) -> bool:
-    """Tell whether a change leaves enough room on the disk for the log to be emptied, and for deletions.
+class DiskRoom:
+    """The room that is left on the disk of a database file; asked by one thread at a time.
 
-    connection: one that is in no transaction; where room is scarce, its log is emptied.
-    deadline: until when it waits for others, by time.monotonic().
-    path: the database file. growth: characters to be stored; None for a deletion, which always may.
-    Raises sqlite3.Error.
+    path: the database file.
     """
-    free = _free_bytes(path)
-    if free is None or free > _PLENTY:
-        return True
-    needed = _PAGES_OF_A_CHANGE + _BYTES_PER_CHARACTER * (growth or 0)
-    if free < _log_size(path) + 2 * needed + _KEPT_FOR_DELETIONS:
-        with contextlib.suppress(sqlite3.OperationalError):  # others are reading, or it is full already
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        free = _free_bytes(path) or 0
-    if growth is None:
-        return True
-    (page_size,) = execute_patiently(connection, deadline, "PRAGMA page_size").fetchone()
-    (unused_pages,) = execute_patiently(connection, deadline, "PRAGMA freelist_count").fetchone()
-    grows_by: int = max(0, needed - unused_pages * page_size)
-    return free >= _log_size(path) + needed + grows_by + _KEPT_FOR_DELETIONS
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        # Until when, and for how many bytes of changes, there is plenty.
+        self._plenty_until = 0.0
+        self._plenty_for = 0
+
+    def is_enough(
+        self, connection: sqlite3.Connection, now: float, deadline: float, growth: int | None
+    ) -> bool:
+        """Tell whether a change leaves enough for the log to be emptied, and for deletions.
+
+        connection: one that is in no transaction; where room is scarce, its log is emptied.
+        now, deadline: by time.monotonic(); it waits for others until then.
+        growth: characters to be stored; None for a deletion, which always may.
+        Raises sqlite3.Error.
+        """
+        needed = _PAGES_OF_A_CHANGE + _BYTES_PER_CHARACTER * (growth or 0)
+        self._plenty_for -= needed
+        if self._plenty_for > 0 and now < self._plenty_until:
+            return True
+        free = _free_bytes(self._path)
+        if free is None or free > _PLENTY:
+            self._plenty_until = now + _PLENTY_SECONDS
+            self._plenty_for = _PLENTY_CHANGES
+            return True
+        if free < self._log_size() + 2 * needed + _KEPT_FOR_DELETIONS:
+            with contextlib.suppress(sqlite3.OperationalError):  # others are reading, or it is full already
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            free = _free_bytes(self._path) or 0
+        if growth is None:
+            return True
+        (page_size,) = execute_patiently(connection, deadline, "PRAGMA page_size").fetchone()
+        (unused_pages,) = execute_patiently(connection, deadline, "PRAGMA freelist_count").fetchone()
+        grows_by: int = max(0, needed - unused_pages * page_size)
+        return free >= self._log_size() + needed + grows_by + _KEPT_FOR_DELETIONS
+
+    def _log_size(self) -> int:
+        try:
+            return os.path.getsize(f"{self._path}-wal")
+        except OSError:
+            return 0
 
 
 def _free_bytes(path: str) -> int | None:
@@ -53,10 +80,3 @@ def _free_bytes(path: str) -> int | None:
     except (AttributeError, OSError):  # AttributeError: on Windows
         return None
     return status.f_bavail * status.f_frsize
-
-
-def _log_size(path: str) -> int:
-    try:
-        return os.path.getsize(f"{path}-wal")
-    except OSError:
-        return 0

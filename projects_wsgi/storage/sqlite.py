@@ -38,7 +38,7 @@ from .connections import (
     immediate_transaction,
     translated,
 )
-from .room import has_room
+from .room import DiskRoom
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -154,6 +154,7 @@ class SQLiteStore(Store):
                     self.path,
                 )
             self._file = _identity(self.path)
+            self._room = DiskRoom(self.path)
             connect_writer = functools.partial(self._connect, writes=True)
             connect_reader = self._connect if has_wal or read_only else None
             self._connections = Connections.to_file(connect_writer, connect_reader, busy_timeout)
@@ -291,12 +292,13 @@ class SQLiteStore(Store):
         """
         if self._read_only:
             raise StoreReadOnly
-        deadline = time.monotonic() + self._busy_timeout
+        now = time.monotonic()
+        deadline = now + self._busy_timeout
         writer = self._connections.writer
         connection = writer.acquire(deadline)
         try:
             self._check_file()
-            if self.path != MEMORY and not has_room(connection, deadline, self.path, growth):
+            if self.path != MEMORY and not self._room.is_enough(connection, now, deadline, growth):
                 raise StoreFull(f"the disk of {self.path} is almost full; delete projects or make room on it")
             return execute_patiently(connection, deadline, sql, parameters)
         except sqlite3.IntegrityError as error:
