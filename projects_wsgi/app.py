@@ -94,11 +94,10 @@ class ProjectsApp:
 
     def _respond(self, environ: Environ) -> Response:
         """Answer a request, whatever happens."""
-        identifier = ""
+        arguments: tuple[str, ...] = ()
         try:
             request = Request(environ)
             handler, arguments = self._router.match(request.method, request.path)
-            identifier = "".join(arguments)
             return handler(request, *arguments)
         except wire.WireError as error:
             return Response(error.status, error.content_type, error.body)
@@ -107,7 +106,7 @@ class ProjectsApp:
         except ProjectsError as error:
             if isinstance(error, StoreError):
                 logger.error("%s", error)
-            status, body = wire.render_error(error, identifier)
+            status, body = wire.render_error(error, "".join(arguments))
             headers = [("Retry-After", "1")] if isinstance(error, StoreBusy) else []
             return Response(status, wire.TEXT, body, headers)
         except Exception:

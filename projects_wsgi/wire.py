@@ -231,11 +231,12 @@ def _is_text(field: str, value: object, errors: list[dict[str, Any]]) -> bool:
     if not isinstance(value, str):
         errors.append(_error("string_type", ["body", field], value))
         return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        errors.append(_error("string_unicode", ["body", field], value))
-        return False
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            errors.append(_error("string_unicode", ["body", field], value))
+            return False
     return True
 
 

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Sequence
 from contextlib import closing
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from ..model import (
     DEFAULT_PROJECT_ID,
@@ -41,6 +41,9 @@ from .connections import (
 from .room import DiskRoom
 
 logger = logging.getLogger("projects_wsgi")
+
+Result = TypeVar("Result")
+Execute = Callable[..., sqlite3.Cursor]  # takes a statement and its parameters
 
 MAX_ID = 2**63 - 1  # SQLite's largest rowid
 
@@ -208,10 +211,12 @@ class SQLiteStore(Store):
     ) -> Project:
         if not name:
             raise ValueError("a project's name must have at least one character")
-        kind = ProjectKind.STANDARD if name == PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
+        if kind is not ProjectKind.STANDARD:
+            kind = ProjectKind.STANDARD if name == PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
         growth = len(name) + len(description or "")
+        parameters = (name, name.casefold(), kind.value, description)
         try:
-            cursor = self._write(growth, _INSERT, (name, name.casefold(), kind.value, description))
+            cursor = self._write(growth, lambda execute: execute(_INSERT, parameters))
         except ChangeForbidden as error:
             if "projects.name" in str(error):
                 raise ProjectExists(name) from None
@@ -220,20 +225,27 @@ class SQLiteStore(Store):
         return self._changed("created", Project(cursor.lastrowid, name, description))
 
     def update(self, key: ProjectKey, description: str | None) -> Project:
-        project = self.get(key)
         if description is None:
-            return project
-        if not self._write(len(description), _UPDATE, (description, project.id)).rowcount:
-            raise ProjectNotFound(key)  # somebody has just deleted it
-        return self._changed("updated", project._replace(description=description))
+            return self.get(key)
+
+        def change(execute: Execute) -> Project:
+            project = _find(execute, key)
+            if not execute(_UPDATE, (description, project.id)).rowcount:
+                raise ProjectNotFound(key)  # somebody has just deleted it
+            return project._replace(description=description)
+
+        return self._changed("updated", self._write(len(description), change))
 
     def delete(self, key: ProjectKey) -> None:
-        project = self.get(key)
-        if project.id == DEFAULT_PROJECT_ID:
-            raise DefaultProjectProtected
-        if not self._write(None, _DELETE, (project.id,)).rowcount:
-            raise ProjectNotFound(key)
-        self._changed("deleted", project)
+        def change(execute: Execute) -> Project:
+            project = _find(execute, key)
+            if project.id == DEFAULT_PROJECT_ID:
+                raise DefaultProjectProtected
+            if not execute(_DELETE, (project.id,)).rowcount:
+                raise ProjectNotFound(key)
+            return project
+
+        self._changed("deleted", self._write(None, change))
 
     def _changed(self, event: str, project: Project) -> Project:
         """Tell whoever wants to know of a committed change; return the project."""
@@ -282,8 +294,8 @@ class SQLiteStore(Store):
         finally:
             readers.release(connection)
 
-    def _write(self, growth: int | None, sql: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
-        """Execute a statement that changes something; when it returns, the change is committed.
+    def _write(self, growth: int | None, change: Callable[[Execute], Result]) -> Result:
+        """Do what changes something, given a way to execute statements; return what it does.
 
         growth: characters to be stored; None for a deletion.
 
@@ -300,7 +312,7 @@ class SQLiteStore(Store):
             self._check_file()
             if self.path != MEMORY and not self._room.is_enough(connection, now, deadline, growth):
                 raise StoreFull(f"the disk of {self.path} is almost full; delete projects or make room on it")
-            return execute_patiently(connection, deadline, sql, parameters)
+            return change(functools.partial(execute_patiently, connection, deadline))
         except sqlite3.IntegrityError as error:
             raise ChangeForbidden(str(error)) from error
         except sqlite3.Error as error:
@@ -479,3 +491,10 @@ def _selection(key: ProjectKey) -> tuple[str, tuple[ProjectKey]]:
         return _SELECT_BY_NAME, (key,)
     # An integer that SQLite cannot hold addresses no project; nor does 0.
     return _SELECT_BY_ID, (key if 0 < key <= MAX_ID else 0,)
+
+
+def _find(execute: Execute, key: ProjectKey) -> Project:
+    row = execute(*_selection(key)).fetchone()
+    if row is None:
+        raise ProjectNotFound(key)
+    return Project(*row)
