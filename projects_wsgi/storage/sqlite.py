@@ -50,6 +50,10 @@ MAX_ID = 2**63 - 1  # SQLite's largest rowid
 # What SQLite says where processes cannot share memory, which its write-ahead log needs; among others.
 _WITHOUT_SHARED_MEMORY = ("unable to open database file", "disk I/O error")
 
+# Of pages that a connection keeps, twice SQLite's own: among experiment projects, the listed ones lie
+# scattered, and a page of them touches as many of the file's as it has rows.
+_CACHE_KIB = 4_096
+
 # Of a longer text, instr() would compare every byte at every place of a long name; Python is wiser.
 _MAX_INSTR_LENGTH = 32
 
@@ -338,6 +342,7 @@ class SQLiteStore(Store):
             try:
                 self._check_file()
                 connection.create_function("contains", 2, _contains, deterministic=True)
+                execute_patiently(connection, deadline, f"PRAGMA cache_size = -{_CACHE_KIB}")
                 if writes:
                     self._limit_size(connection, deadline)
             except BaseException:
