@@ -36,6 +36,13 @@ test-hosts: $(VENV)-hosts/.installed ## run it within hosts, under other servers
 		{ echo "this needs Debian's packages $(HOSTS_PACKAGES); let root install them" >&2; exit 1; }
 	$(VENV)-hosts/bin/python -m pytest --confcutdir tests/hosts tests/hosts
 
+FUZZ_EXAMPLES ?= 600
+FUZZ_SEED ?= $(shell date +%s)
+
+test-fuzz: $(VENV)-fuzz/.installed ## test the OpenAPI document against the server (Python 3.11 or later)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) FUZZ_SEED=$(FUZZ_SEED) \
+		$(VENV)-fuzz/bin/python -m pytest --confcutdir tests/fuzz tests/fuzz
+
 test-package: $(VENV)/.dev ## build the package, install it elsewhere, run it
 	rm -rf build dist $(VENV)-package
 	$(BIN)/python -m build --quiet
@@ -122,5 +129,5 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-faults test-clients test-hosts test-package pythons test-pythons \
-	test-old-sqlite vendor zipapp lint format types
+.PHONY: help run test test-wild test-faults test-clients test-hosts test-fuzz test-package pythons \
+	test-pythons test-old-sqlite vendor zipapp lint format types
