@@ -43,6 +43,12 @@ test-fuzz: $(VENV)-fuzz/.installed ## test the OpenAPI document against the serv
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) FUZZ_SEED=$(FUZZ_SEED) \
 		$(VENV)-fuzz/bin/python -m pytest --confcutdir tests/fuzz tests/fuzz
 
+bench: $(VENV)-bench/.installed ## measure it beside its peers; ROWS='by id|page' runs some rows only
+	@$(VENV)-bench/bin/python -m tests.bench $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
+
+bench-smoke: $(VENV)-bench/.installed ## run all of the bench with tiny counts; judges answers, not times
+	@$(VENV)-bench/bin/python -m tests.bench --smoke $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
+
 test-package: $(VENV)/.dev ## build the package, install it elsewhere, run it
 	rm -rf build dist $(VENV)-package
 	$(BIN)/python -m build --quiet
@@ -130,4 +136,4 @@ $(VENV)/.dev: $(VENV)/.test
 	@touch $@
 
 .PHONY: help run test test-wild test-faults test-clients test-hosts test-fuzz test-package pythons \
-	test-pythons test-old-sqlite vendor zipapp lint format types
+	test-pythons test-old-sqlite vendor zipapp bench bench-smoke lint format types
