@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from pathlib import Path
 from typing import NamedTuple
+
+from projects_wsgi.testing import live_server
 
 from . import processes
 from .files import Files
@@ -30,6 +33,17 @@ def measure(sizes: Sizes, command: Command, file: Path) -> Start:
         for _ in range(sizes.requests):
             assert json.loads(fetch(server.port, PATH)) == json.loads(server.answer)
         return Start(server.seconds, first, memory(server.pid))
+
+
+def measure_live_server(sizes: Sizes) -> Row:
+    """Measure what a test waits for that begins with a server of its own, until the first answer."""
+    seconds = []
+    for _ in range(sizes.starts):
+        begin = time.perf_counter()
+        with live_server(["agent"]) as url:
+            fetch(int(url.rpartition(":")[2]), PATH)
+            seconds.append(time.perf_counter() - begin)
+    return Row(medians({OURS: seconds}, "{:.1f} ms", 1000))
 
 
 def table(sizes: Sizes, files: Files) -> Table:
@@ -58,6 +72,7 @@ def table(sizes: Sizes, files: Files) -> Table:
             "first answer after exec": lambda: row("seconds", "{:.0f} ms", 1000, 1.5),
             "memory after it": lambda: row("memory", "{:.1f} MiB", 1, 1.2),
             f"memory after {sizes.requests:,} more": lambda: row("later_memory", "{:.1f} MiB", 1, 1.2),
+            "first answer of a live_server in a test": lambda: measure_live_server(sizes),
         },
         f"Medians of {sizes.starts} starts in turn with those of the barest script of wsgiref and sqlite3.",
     )
