@@ -30,7 +30,7 @@ DEFAULT_KEYS = "projects.keys"
 # Phoenix's own: an admin's key, which makes keys necessary.
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"
 _OPEN_TO_ALL = (
-    "whoever reaches this address may do all, since no keys are asked for;"
+    "whoever reaches this address may {} all, since no keys are asked for;"
     " give --keys FILE, or listen at 127.0.0.1"
 )
 _POLL_SECONDS = 0.1  # how long a signal may go unnoticed
@@ -299,7 +299,8 @@ def _serve(settings: argparse.Namespace) -> int:
         with _caught_signals() as signals, server:
             threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
             if not (server.is_local or settings.keys or settings.admin_secret):
-                print(f"{PROGRAM}: {_OPEN_TO_ALL}", file=sys.stderr)
+                warning = _OPEN_TO_ALL.format("read" if settings.read_only else "do")
+                print(f"{PROGRAM}: {warning}", file=sys.stderr)
             print(f"Serving the projects in {database} at {server.url} (Ctrl-C stops)", flush=True)
             signals.recv(1)
             _handle_signals(signal.SIG_IGN)  # it is stopping already

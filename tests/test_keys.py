@@ -247,6 +247,9 @@ def test_a_server_that_others_can_reach_without_keys_warns_in_one_line(tmp_path:
     with running_server("--quiet", "--host", "0.0.0.0", cwd=tmp_path) as process:
         pass
     assert process.log == WARNING
+    with running_server("--quiet", "--host", "0.0.0.0", "--read-only", cwd=tmp_path) as process:
+        pass
+    assert process.log == WARNING.replace("do all", "read all")
     add_key(tmp_path / "projects.keys", "ci", Role.VIEWER)
     for arguments in (["--keys", "projects.keys", "--host", "0.0.0.0"], ["--host", "127.0.0.2"]):
         with running_server("--quiet", *arguments, cwd=tmp_path) as process:
