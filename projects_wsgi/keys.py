@@ -126,14 +126,24 @@ class KeyRing:
 def read_keys(path: str | os.PathLike[str]) -> list[Key]:
     """Return the keys of a file, in its order. Raises KeysError, naming the line that is malformed."""
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
+        return _parse(_read_lines(path), path)
     except FileNotFoundError:
         raise KeysError(f"there is no keys file {path}; make one with: keys add NAME --role ROLE") from None
+
+
+def _read_lines(path: str | os.PathLike[str]) -> list[str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines()
+    except FileNotFoundError:
+        raise
     except UnicodeDecodeError:
         raise KeysError(f"the keys file {path} is not text in UTF-8") from None
     except OSError as error:
         raise KeysError(f"cannot read the keys file {path}: {error.strerror}") from None
+
+
+def _parse(lines: Iterable[str], path: str | os.PathLike[str]) -> list[Key]:
     keys: list[Key] = []
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):
@@ -186,7 +196,7 @@ def add_key(path: str | os.PathLike[str], name: str, role: Role, expires: dateti
         raise KeysError(f"the name {name!r} is not of letters, digits and ._@-, and at most 100 of them")
     key = secrets.token_urlsafe(32)
     with _changed(path) as lines:
-        if os.path.exists(path) and any(other.name == name for other in read_keys(path)):
+        if any(other.name == name for other in _parse(lines, path)):
             raise KeysError(f"there is a key named {name} already; revoke it first, or choose another name")
         lines.append(str(Key(name, role, _digest(key), today(), expires)))
     return key
@@ -198,7 +208,7 @@ def revoke_key(path: str | os.PathLike[str], name: str) -> None:
     Raises KeysError where there is no such key.
     """
     with _changed(path) as lines:
-        if all(key.name != name for key in read_keys(path)):
+        if all(key.name != name for key in _parse(lines, path)):
             raise KeysError(f"there is no key named {name} in {path}")
         lines[:] = [line for line in lines if line.split()[:1] != [name]]
 
@@ -215,8 +225,8 @@ def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             lines: list[str] = []
-            with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as old:
-                lines = old.read().splitlines()
+            with contextlib.suppress(FileNotFoundError):
+                lines = _read_lines(path)
             yield lines
             file.writelines(f"{line}\n" for line in lines)
             file.flush()

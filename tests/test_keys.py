@@ -66,8 +66,14 @@ def test_a_malformed_line_is_refused_with_its_number(keys_file: Path, line: str,
 
 def test_what_is_no_text_is_refused(keys_file: Path) -> None:
     keys_file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(KeysError, match="not text in UTF-8"):
-        read_keys(keys_file)
+    for act in (
+        read_keys,
+        lambda path: add_key(path, "ci", Role.VIEWER),
+        lambda path: revoke_key(path, "ci"),
+    ):
+        with pytest.raises(KeysError, match="not text in UTF-8"):
+            act(keys_file)
+    assert keys_file.read_bytes() == b"\xff\xfe\x00"
 
 
 def test_a_new_key_is_256_random_bits_of_which_the_file_holds_the_digest_alone(keys_file: Path) -> None:
@@ -190,7 +196,7 @@ def test_the_file_is_named_by_an_option_or_in_the_environment(tmp_path: Path) ->
         (["add", "ci", "--role", "viewer", "--expires", "soon"], "neither days like 90d nor a day like"),
         (["add", "ci", "--role", "viewer", "--keys", "missing/x.keys"], "No such file or directory"),
         (["list"], "there is no keys file projects.keys; make one with: keys add NAME --role ROLE"),
-        (["revoke", "ci"], "there is no keys file"),
+        (["revoke", "ci"], "there is no key named ci in projects.keys"),
         ([], "COMMAND"),
     ],
 )
