@@ -13,14 +13,13 @@ import re
 import sqlite3
 import statistics
 import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 
 import projects_wsgi
 
 from . import in_process, scale, served, start
-from .files import Files
+from .files import Files, time_syncs
 from .measure import FULL, SMOKE, print_table
 
 PEERS = ("falcon", "bottle", "flask", "waitress", "gunicorn")
@@ -47,21 +46,11 @@ def main() -> None:
 
 def describe_machine(folder: Path) -> None:
     peers = ", ".join(f"{peer} {version(peer)}" for peer in PEERS)
+    sync = statistics.median(time_syncs(folder, 0.05)) * 1e6
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version},"
-        f" {peers}; appending 4 KiB to a file and syncing it takes {time_sync(folder) * 1e6:.0f} µs."
+        f" {peers}; appending 4 KiB to a file and syncing it takes {sync:.0f} µs."
     )
-
-
-def time_sync(folder: Path) -> float:
-    seconds = []
-    with open(folder / "synced", "wb", buffering=0) as file:
-        for _ in range(100):
-            begin = time.perf_counter()
-            file.write(bytes(4_096))
-            os.fdatasync(file.fileno())
-            seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -83,3 +85,18 @@ def insert(file: Path, sql: str, rows: Iterator[tuple[Any, ...]]) -> None:
         connection.executemany(sql, rows)
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = WAL")
+
+
+def time_syncs(folder: Path, seconds: float) -> list[float]:
+    """Append 4 KiB to a file and sync it until the time is over; return the seconds that each took."""
+    latencies = []
+    with open(folder / "synced", "wb", buffering=0) as file:
+        now = time.perf_counter()
+        end = now + seconds
+        while now < end:
+            begin = now
+            file.write(bytes(4_096))
+            os.fdatasync(file.fileno())
+            now = time.perf_counter()
+            latencies.append(now - begin)
+    return latencies
