@@ -451,6 +451,50 @@ def test_stalled_connections_do_not_hold_up_others(projects_app: Application) ->
             client.close()
 
 
+def test_requests_that_take_long_hold_up_nobody_else_for_long(projects_app: Application) -> None:
+    may_answer = threading.Event()
+
+    def slow_or_not(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/slow":
+            assert may_answer.wait(30)
+        return projects_app(environ, start_response)
+
+    with serving(slow_or_not, timeout=30) as server, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(contextlib.closing(Client(server))) for _ in range(5)]
+        for client in slow:
+            client.send(get("/slow"))
+        other = stack.enter_context(contextlib.closing(Client(server)))
+        began = time.monotonic()
+        for _ in range(50):
+            assert other.ask(get())[0] == 200
+        assert time.monotonic() - began < 5
+        assert not may_answer.is_set()
+        may_answer.set()
+        assert [client.receive()[0] for client in slow] == [404] * 5
+
+
+def test_one_request_at_a_time_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundled, "_TURN_SECONDS", 30.0)  # lest the machine make one of them slow
+    running: list[str] = []
+    at_a_time: list[int] = []
+
+    def count(environ: Any, start_response: Any) -> Any:
+        running.append("one")
+        time.sleep(0.001)
+        at_a_time.append(len(running))
+        running.pop()
+        start_response("204 No Content", [])
+        return []
+
+    with serving(count, timeout=30) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(contextlib.closing(Client(server))) for _ in range(8)]
+        for client in clients:
+            client.send(get() * 20)
+        for client in clients:
+            assert [client.receive()[0] for _ in range(20)] == [204] * 20
+    assert at_a_time == [1] * 160
+
+
 def test_connections_beyond_the_bound_wait_for_their_turn(projects_app: Application) -> None:
     with serving(projects_app, timeout=30, max_connections=2) as server:
         first, second, third = (Client(server) for _ in range(3))
