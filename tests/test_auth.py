@@ -46,9 +46,9 @@ def keys_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def guarded(keys_file: Path, tmp_path: Path) -> Iterator[Application]:
+def guarded(keys_file: Path) -> Iterator[Application]:
     """The application with keys, and a secret project."""
-    app = make_app(tmp_path / "projects.db", keys=keys_file, admin_secret=SECRET)
+    app = make_app(":memory:", keys=keys_file, admin_secret=SECRET)
     with closing(app.store):
         app.store.create("secret", "very")
         yield app
