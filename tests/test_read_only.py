@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +15,6 @@ from projects_wsgi import SQLiteStore, StoreReadOnly, StoreUnavailable, make_app
 from projects_wsgi.storage import sqlite
 
 from .databases import connect, names
-from .process import environment, running_server
 from .test_cli import refusal
 from .test_upgrade import SCHEMAS
 
@@ -112,46 +108,6 @@ def test_a_file_without_projects_is_refused_untouched(file: Path) -> None:
     with pytest.raises(StoreUnavailable, match="open it once without read-only"):
         SQLiteStore(file, read_only=True)
     assert file.read_bytes() == before
-
-
-# On a disk that is mounted read-only
-
-is_root = hasattr(os, "geteuid") and os.geteuid() == 0
-
-
-def mounted_read_only(folder: Path) -> list[str]:
-    """Return what runs a process that sees a folder mounted read-only."""
-    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
-    unshare = ["unshare", "--mount", *([] if is_root else ["--map-root-user"])]
-    return [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh"]
-
-
-def test_a_disk_that_is_mounted_read_only_is_served(
-    kept: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    prefix = mounted_read_only(kept.parent)
-    with running_server("--quiet", "--read-only", "--db", str(kept), cwd=elsewhere, prefix=prefix) as process:
-        assert process.ask("GET", "/v1/projects/kept")[0] == 200
-        assert process.ask("GET", "/v1/projects?name_contains=k")[0] == 200
-        assert process.ask("GET", "/readyz")[0] == 200
-        assert process.ask("POST", "/v1/projects", {"name": "x"})[::2] == (403, TEXT)
-    assert "is taken for one that nobody changes" in process.log
-    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
-
-
-def test_a_log_that_cannot_be_read_there_is_not_ignored(
-    kept: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    # A process that was killed leaves a log with what it wrote; without shared memory it is no use.
-    script = f"import os, projects_wsgi as p; p.SQLiteStore({str(kept)!r}).create('b'); os._exit(0)"
-    subprocess.run([sys.executable, "-c", script], env=environment(), check=True)
-    kept.with_name(f"{kept.name}-shm").unlink()
-    elsewhere = tmp_path_factory.mktemp("elsewhere")
-    line = refusal("--read-only", "--db", str(kept), cwd=elsewhere, prefix=mounted_read_only(kept.parent))
-    assert "has a log beside it that cannot be used here" in line
-    with closing(SQLiteStore(kept)) as store:
-        assert names(store) == ["b", "kept", "default"]
 
 
 def test_reading_only_warns_of_nothing(kept: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 from projects_wsgi import SQLiteStore
 
-from ..process import running_server
+from ..databases import names
+from ..process import environment, running_server
 from ..test_cli import refusal, run
+from ..test_read_only import TEXT
 
 # The superuser may do everything: run as one who is held to permissions like anybody else.
 AS_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
@@ -88,14 +91,42 @@ def test_a_folder_that_cannot_be_entered_is_refused(file: Path) -> None:
     assert contents(file.parent) == before
 
 
+def mounted_read_only(folder: Path) -> list[str]:
+    """Return what runs a process that sees a folder mounted read-only."""
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    return [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh"]
+
+
 def test_a_file_on_a_disk_that_is_mounted_read_only_is_refused(file: Path) -> None:
     before = contents(file.parent)
-    mount = f"mount --bind {file.parent} {file.parent} && mount -o remount,bind,ro {file.parent}"
-    unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    prefix = [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh"]
-    line = refusal("--db", str(file), cwd=file.parent.parent, prefix=prefix)
+    line = refusal("--db", str(file), cwd=file.parent.parent, prefix=mounted_read_only(file.parent))
     assert str(file.parent) in line
     assert contents(file.parent) == before
+
+
+def test_a_disk_that_is_mounted_read_only_is_served_for_reading(file: Path) -> None:
+    prefix = mounted_read_only(file.parent)
+    options = ("--quiet", "--read-only", "--db", str(file))
+    with running_server(*options, cwd=file.parent.parent, prefix=prefix) as process:
+        assert process.ask("GET", "/v1/projects/kept")[0] == 200
+        assert process.ask("GET", "/v1/projects?name_contains=k")[0] == 200
+        assert process.ask("GET", "/readyz")[0] == 200
+        assert process.ask("POST", "/v1/projects", {"name": "x"})[::2] == (403, TEXT)
+    assert "is taken for one that nobody changes" in process.log
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_a_log_that_cannot_be_read_there_is_not_ignored(file: Path) -> None:
+    # A process that was killed leaves a log with what it wrote; without shared memory it is no use.
+    script = f"import os, projects_wsgi as p; p.SQLiteStore({str(file)!r}).create('b'); os._exit(0)"
+    subprocess.run([sys.executable, "-c", script], env=environment(), check=True)
+    file.with_name(f"{file.name}-shm").unlink()
+    prefix = mounted_read_only(file.parent)
+    line = refusal("--read-only", "--db", str(file), cwd=file.parent.parent, prefix=prefix)
+    assert "has a log beside it that cannot be used here" in line
+    with closing(SQLiteStore(file)) as store:
+        assert names(store) == ["b", "kept", "default"]
 
 
 def test_what_is_taken_away_while_it_is_served_is_503_and_loses_nothing(file: Path) -> None:
