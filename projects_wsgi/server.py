@@ -16,6 +16,7 @@ import socketserver
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -36,6 +37,7 @@ MAX_SKIPPED_SIZE = 65_536
 LINGER_SECONDS = 2.0
 GRACE_SECONDS = 5.0
 _TURN_SECONDS = 0.005
+_MAX_TURN_PATIENCE = 0.1
 
 _PIECE_SIZE = 262_144
 
@@ -81,7 +83,7 @@ class Server(socketserver.TCPServer):
         self.headers = headers
         self.connection_timeout = timeout
         self._is_stopping = False
-        self._turn = _Turn()
+        self.turn = _Turn()
         self._slots = threading.BoundedSemaphore(min(max_connections, _most_connections()))
         self._threads: dict[socket.socket, threading.Thread] = {}
         flags = socket.AI_PASSIVE
@@ -106,21 +108,6 @@ class Server(socketserver.TCPServer):
     def is_local(self) -> bool:
         """Tell whether only this machine can reach the server."""
         return self.host.startswith("127.") or self.host == "::1"
-
-    def take_turn(self) -> threading.Lock:
-        """Wait until no other request is being answered that took its turn; return what ends this one's.
-
-        Threads that run Python fight for the interpreter: each step of SQLite gives it up and then waits
-        to get it back, so that many at a time are three times as slow as one after the other. But who
-        is slow holds up nobody for long: its turn no longer counts.
-        """
-        while True:
-            turn = self._turn
-            if turn.lock.acquire(timeout=_TURN_SECONDS):
-                turn.began = time.monotonic()
-                return turn.lock
-            if turn is self._turn and time.monotonic() - turn.began >= _TURN_SECONDS:
-                self._turn = _Turn()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         while not self._slots.acquire(timeout=0.1):
@@ -174,11 +161,35 @@ class Server(socketserver.TCPServer):
 
 
 class _Turn:
-    """A lock, and when whoever holds it got it."""
+    """Lets one request at a time be answered, and whoever takes long go on beside the others.
+
+    Threads that run Python fight for the interpreter: each step of SQLite gives it up and then waits to
+    get it back, so that many at a time are three times as slow as one after the other.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.began = 0.0
+        self._lock = threading.Lock()
+        self._began: deque[float] = deque()  # when the turn of whoever has it began; one, or none
+
+    def take(self) -> float:
+        """Wait for the turn; return when it began, by which end() knows it."""
+        patience = _TURN_SECONDS
+        while not self._lock.acquire(timeout=patience):
+            patience = min(2 * patience, _MAX_TURN_PATIENCE)  # many who wait should not wake all the time
+            for began in tuple(self._began):
+                if time.monotonic() - began >= _TURN_SECONDS:
+                    self.end(began)
+        began = time.monotonic()
+        self._began.append(began)
+        return began
+
+    def end(self, began: float) -> None:
+        """End a turn, unless it has been ended: by who had it, or by who waited for it too long."""
+        try:
+            self._began.remove(began)  # in one step: of two who try, one can
+        except ValueError:
+            return
+        self._lock.release()
 
 
 def _most_connections() -> int:
@@ -224,11 +235,11 @@ class _Connection(socketserver.BaseRequestHandler):
             application = _refusing_application(error, self.server.headers, with_body=not is_head)
         gateway = _Gateway(self, environ, body)
         if environ.get("REQUEST_METHOD") in ("GET", "HEAD"):
-            turn = self.server.take_turn()
+            began = self.server.turn.take()
             try:
                 gateway.run(application)
             finally:
-                turn.release()
+                self.server.turn.end(began)
         else:  # who writes waits for the disk, and not for the interpreter
             gateway.run(application)
         logger.info("%s %a %s", self.client_address[0], self.request_line.decode("latin-1"), gateway.outcome)
