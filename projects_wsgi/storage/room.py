@@ -55,7 +55,7 @@ class DiskRoom:
             self._plenty_until = now + _PLENTY_SECONDS
             self._plenty_for = _PLENTY_CHANGES
             return True
-        if free < self._log_size() + 2 * needed + _KEPT_FOR_DELETIONS:
+        if free < log_size(self._path) + 2 * needed + _KEPT_FOR_DELETIONS:
             with contextlib.suppress(sqlite3.OperationalError):  # others are reading, or it is full already
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             free = _free_bytes(self._path) or 0
@@ -64,13 +64,7 @@ class DiskRoom:
         (page_size,) = execute_patiently(connection, deadline, "PRAGMA page_size").fetchone()
         (unused_pages,) = execute_patiently(connection, deadline, "PRAGMA freelist_count").fetchone()
         grows_by: int = max(0, needed - unused_pages * page_size)
-        return free >= self._log_size() + needed + grows_by + _KEPT_FOR_DELETIONS
-
-    def _log_size(self) -> int:
-        try:
-            return os.path.getsize(f"{self._path}-wal")
-        except OSError:
-            return 0
+        return free >= log_size(self._path) + needed + grows_by + _KEPT_FOR_DELETIONS
 
 
 def _free_bytes(path: str) -> int | None:
@@ -80,3 +74,11 @@ def _free_bytes(path: str) -> int | None:
     except (AttributeError, OSError):  # AttributeError: on Windows
         return None
     return status.f_bavail * status.f_frsize
+
+
+def log_size(path: str) -> int:
+    """Return the bytes of the write-ahead log beside a database file; 0 where there is none."""
+    try:
+        return os.path.getsize(f"{path}-wal")
+    except OSError:
+        return 0

@@ -38,7 +38,7 @@ from .connections import (
     immediate_transaction,
     translated,
 )
-from .room import DiskRoom
+from .room import DiskRoom, log_size
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -389,7 +389,7 @@ class SQLiteStore(Store):
                 if str(error) not in _WITHOUT_SHARED_MEMORY or not os.path.exists(self.path):
                     raise
                 # On a disk that is mounted read-only, nothing can be shared with those who write.
-                if os.path.exists(f"{self.path}-wal") and os.path.getsize(f"{self.path}-wal"):
+                if log_size(self.path):
                     raise StoreUnavailable(
                         f"the database {self.path} has a log beside it that cannot be used here: open and"
                         " close it once where it can be written"
