@@ -19,7 +19,7 @@ test: $(VENV)/.test ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
 test-wild: $(VENV)/.test ## send 20,000 random requests to each property test of bad input
-	HYPOTHESIS_EXAMPLES=20000 $(BIN)/python -m pytest tests/test_bad_input.py
+	HYPOTHESIS_EXAMPLES=20000 $(BIN)/python -m pytest tests/promises/test_bad_input.py
 
 test-faults: $(VENV)/.faults ## kill, fill, starve and abuse real processes for some minutes
 	$(BIN)/python -m pytest -rP tests/faults $(ARGS)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from projects_wsgi import Application, SQLiteStore, Store, make_app
 
-from .process import Process, running_server
+from .support.process import Process, running_server
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -25,7 +25,7 @@ from projects_wsgi import Application, KeysError, ProjectKind, Role, make_app, r
 from projects_wsgi.testing import live_server
 
 from .conftest import PrefixedApp
-from .test_bad_input import call, environs
+from .promises.test_bad_input import call, environs
 
 KEYS = {role: f"{role}-{'x' * 40}" for role in ("viewer", "member", "admin")}
 EXPIRED = "expired-" + "x" * 40

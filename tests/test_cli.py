@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -22,32 +21,7 @@ import pytest
 
 from projects_wsgi import SQLiteStore, cli
 
-from .process import Process, environment, running_server
-
-
-def run(
-    *arguments: str, cwd: Path, prefix: Sequence[str] = (), **environ: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself; prefix: a program that runs it, and its arguments."""
-    return subprocess.run(
-        [*prefix, sys.executable, "-W", "error", "-m", "projects_wsgi", *arguments],
-        cwd=cwd,
-        env=environment(**environ),
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-
-
-def refusal(*arguments: str, cwd: Path, prefix: Sequence[str] = (), **environ: str) -> str:
-    """Run a command that must fail; return the one line that it says."""
-    result = run(*arguments, cwd=cwd, prefix=prefix, **environ)
-    assert (result.returncode, result.stdout) == (2, "")
-    # Of a wrong option, argparse says how it is used as well.
-    usage, _, error = result.stderr.rpartition("projects-wsgi: ")
-    assert usage == "" or usage.startswith("usage: ")
-    (line,) = error.splitlines()
-    return line
+from .support.process import Process, refusal, run, running_server
 
 
 def get(host: str, port: int, path: str) -> tuple[int, bytes]:

@@ -17,8 +17,7 @@ import pytest
 from projects_wsgi import KeysError, Role
 from projects_wsgi.keys import add_key, read_keys, revoke_key
 
-from .process import environment, running_server
-from .test_cli import refusal, run
+from .support.process import environment, refusal, run, running_server
 
 DIGEST = "0123456789abcdef" * 4
 OTHER = "f" * 64

@@ -19,11 +19,10 @@ import pytest
 
 from projects_wsgi import SQLiteStore, cli, server
 
-from .differences import DIFFERENCES, PROVEN_ELSEWHERE
 from .hosts import recipes
-from .process import environment, running_server
-from .replay import RECORDED, read_steps
-from .test_cli import run
+from .support.differences import DIFFERENCES, PROVEN_ELSEWHERE
+from .support.process import environment, run, running_server
+from .support.replay import RECORDED, read_steps
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

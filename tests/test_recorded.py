@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import webtest
 
-from .differences import DIFFERENCES, PROVEN_ELSEWHERE, judge
-from .process import Process
-from .replay import RECORDED, read_steps, send_to_app, sending_to_server
+from .support.differences import DIFFERENCES, PROVEN_ELSEWHERE, judge
+from .support.process import Process
+from .support.replay import RECORDED, read_steps, send_to_app, sending_to_server
 
 files = pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
 
@@ -47,6 +47,6 @@ def test_there_are_recordings() -> None:
 
 
 def test_every_row_that_recordings_cannot_show_has_its_test() -> None:
-    sources = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
+    sources = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.rglob("test_*.py"))
     for test in PROVEN_ELSEWHERE.values():
         assert f"def {test}(" in sources

@@ -26,8 +26,8 @@ from projects_wsgi import (
     make_app,
 )
 
-from .databases import connect, names
-from .process import start_together
+from .support.databases import connect, names
+from .support.process import start_together
 
 Result = TypeVar("Result")
 

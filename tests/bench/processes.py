@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from projects_wsgi.wire import render_id
-from tests.process import environment
+from tests.support.process import environment
 
 from .load import fetch
 

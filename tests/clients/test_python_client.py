@@ -21,7 +21,7 @@ from phoenix.client.utils.server_requirements import RouteRequirement, Version
 from projects_wsgi import Role
 from projects_wsgi.keys import add_key
 from projects_wsgi.testing import live_server
-from tests.process import running_server
+from tests.support.process import running_server
 
 ROOT = Path(__file__).parents[2]
 NAME = "Agent: naïve & 100% +x 🚀"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ..process import Process, running_server
+from ..support.process import Process, running_server
 
 TIMEOUT = 3  # seconds
 STALLED = 500

@@ -15,9 +15,9 @@ from typing import Any
 
 from projects_wsgi import SQLiteStore, wire
 
-from ..databases import connect
-from ..process import environment, start_together
-from ..test_rollback_journal import journal_mode, refuse_wal
+from ..promises.test_rollback_journal import journal_mode, refuse_wal
+from ..support.databases import connect
+from ..support.process import environment, start_together
 from .worker import CONTESTED, SHARED
 
 SECONDS = 10

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ..process import Process, running_server
-from ..test_cli import refusal, run
-from ..test_full import TEXT
+from ..promises.test_full import TEXT
+from ..support.process import Process, refusal, run, running_server
 
 SIZE = 1_048_576  # bytes
 

@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 from projects_wsgi import ProjectKind, SQLiteStore
 
-from ..databases import connect
-from ..process import Process, environment, running_server
+from ..support.databases import connect
+from ..support.process import Process, environment, running_server
 
 ROUNDS = 20
 CLIENTS = 8

@@ -13,10 +13,9 @@ import pytest
 
 from projects_wsgi import SQLiteStore
 
-from ..databases import names
-from ..process import environment, running_server
-from ..test_cli import refusal, run
-from ..test_read_only import TEXT
+from ..promises.test_read_only import TEXT
+from ..support.databases import names
+from ..support.process import environment, refusal, run, running_server
 
 # The superuser may do everything: run as one who is held to permissions like anybody else.
 AS_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []

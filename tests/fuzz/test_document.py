@@ -20,8 +20,8 @@ import schemathesis
 from schemathesis.specs.openapi.checks import ensure_resource_availability
 
 from projects_wsgi import SQLiteStore
-from tests.databases import connect
-from tests.process import Process, environment, running_server
+from tests.support.databases import connect
+from tests.support.process import Process, environment, running_server
 
 EXAMPLES = int(os.environ["FUZZ_EXAMPLES"])
 SEED = int(os.environ["FUZZ_SEED"])

@@ -10,8 +10,8 @@ from posixpath import normpath
 from typing import Callable
 from urllib.parse import quote, unquote
 
-from ..differences import Difference
-from ..replay import Answer, Send, Step
+from ..support.differences import Difference
+from ..support.replay import Answer, Send, Step
 
 Applies = Callable[[Step], bool]
 

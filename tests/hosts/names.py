@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from ..replay import Step
+from ..support.replay import Step
 
 NAMES = (
     *("a/b", "/a", "a/", "a//b", "//a", "/", "v1/projects", "日本/語"),

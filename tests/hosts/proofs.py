@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from ..differences import judge
-from ..replay import RECORDED, read_steps, sending_to_server
+from ..support.differences import judge
+from ..support.replay import RECORDED, read_steps, sending_to_server
 from .differences import OWN_DIFFERENCES
 from .names import name_steps
 from .servers import Server

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import projects_wsgi
 
-from ..replay import sending_to_server
+from ..support.replay import sending_to_server
 
 PACKAGE = Path(projects_wsgi.__file__).parent
 START_SECONDS = 60.0

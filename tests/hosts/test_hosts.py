@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from ..replay import sending_to_server
+from ..support.replay import sending_to_server
 from .differences import OWN_DIFFERENCES
 from .proofs import JSON, prove_answers, prove_bodies
 from .recipes import FLASK_VIEW, HOSTS

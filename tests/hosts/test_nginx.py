@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..process import running_server
+from ..support.process import running_server
 from .proofs import prove_answers, prove_bodies
 from .recipes import HOSTS, NGINX_KEEPING, NGINX_STRIPPING
 from .servers import SERVERS, Server, running

@@ -16,9 +16,8 @@ import pytest
 
 from projects_wsgi import SQLiteStore, Store, StoreUnavailable
 
-from .databases import connect, names
-from .process import environment, start_together
-from .test_cli import refusal, run
+from ..support.databases import connect, names
+from ..support.process import environment, refusal, run, start_together
 
 WRITE = """
 import itertools, sys

@@ -14,8 +14,8 @@ import webtest
 from projects_wsgi import SQLiteStore, StoreReadOnly, StoreUnavailable, make_app
 from projects_wsgi.storage import sqlite
 
-from .databases import connect, names
-from .test_cli import refusal
+from ..support.databases import connect, names
+from ..support.process import refusal
 from .test_upgrade import SCHEMAS
 
 TEXT = "This server is read-only: projects cannot be created, changed or deleted here"

@@ -12,7 +12,7 @@ import webtest
 
 from projects_wsgi import SQLiteStore, StoreFull, make_app
 
-from .databases import connect, names
+from ..support.databases import connect, names
 
 SIZE = 200_000
 TEXT = "The database is full. Nothing was changed; delete projects or make room for it, then try again"

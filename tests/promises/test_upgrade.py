@@ -17,8 +17,8 @@ import pytest
 from projects_wsgi import ProjectKind, SQLiteStore, StoreUnavailable
 from projects_wsgi.storage import sqlite
 
-from .databases import connect, names
-from .process import environment
+from ..support.databases import connect, names
+from ..support.process import environment
 
 SCHEMAS = Path(__file__).parent / "schemas"
 

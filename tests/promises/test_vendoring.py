@@ -14,11 +14,11 @@ import pytest
 
 import projects_wsgi
 
-from .differences import judge
-from .process import running_server
-from .replay import RECORDED, read_steps, sending_to_server
+from ..support.differences import judge
+from ..support.process import running_server
+from ..support.replay import RECORDED, read_steps, sending_to_server
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "projects_wsgi"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from projects_wsgi import SQLiteStore
 
-from .databases import connect, names
+from ..support.databases import connect, names
 
 
 def refuse_wal(file: Path) -> None:

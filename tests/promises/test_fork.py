@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .process import environment
+from ..support.process import environment
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

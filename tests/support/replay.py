@@ -14,7 +14,7 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     import webtest
 
-RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.jsonl"))
+RECORDED = sorted((Path(__file__).parents[1] / "recorded").glob("*.jsonl"))
 
 # What {id:K} stands for when step K made nothing.
 ABSENT_ID = "UHJvamVjdDo5OTk5OTk="

@@ -13,7 +13,7 @@ import webtest
 
 from projects_wsgi import Application, Project, SQLiteStore, make_app
 
-from .databases import connect
+from ..support.databases import connect
 
 
 class Told(NamedTuple):

@@ -17,8 +17,8 @@ import webtest
 
 from projects_wsgi import SQLiteStore, StoreBusy, make_app
 
-from .databases import connect, names
-from .process import environment, running_server
+from ..support.databases import connect, names
+from ..support.process import environment, running_server
 
 HOLD = """
 import sqlite3, sys

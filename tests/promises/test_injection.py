@@ -15,8 +15,8 @@ import webtest
 
 from projects_wsgi import Application, wire
 
-from .test_app import DEFAULT, create, item
-from .test_server import Client, get, post, serving
+from ..test_app import DEFAULT, create, item
+from ..test_server import Client, get, post, serving
 
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 

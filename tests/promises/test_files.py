@@ -14,8 +14,8 @@ import webtest
 
 from projects_wsgi import SQLiteStore, StoreUnavailable, make_app
 
-from .databases import connect, names
-from .test_cli import refusal
+from ..support.databases import connect, names
+from ..support.process import refusal
 
 # At the start
 

@@ -53,7 +53,7 @@ class Process:
 
 def environment(**environ: str) -> dict[str, str]:
     """Return the environment of a process that can import the package from wherever it runs."""
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **environ}
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environ}
 
 
 @contextlib.contextmanager
@@ -91,6 +91,31 @@ def running_server(
             popen.kill()
             popen.communicate()
         assert popen.returncode == 0 or not must_obey, process.log
+
+
+def run(
+    *arguments: str, cwd: Path, prefix: Sequence[str] = (), **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself; prefix: a program that runs it, and its arguments."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-W", "error", "-m", "projects_wsgi", *arguments],
+        cwd=cwd,
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def refusal(*arguments: str, cwd: Path, prefix: Sequence[str] = (), **environ: str) -> str:
+    """Run a command that must fail; return the one line that it says."""
+    result = run(*arguments, cwd=cwd, prefix=prefix, **environ)
+    assert (result.returncode, result.stdout) == (2, "")
+    # Of a wrong option, argparse says how it is used as well.
+    usage, _, error = result.stderr.rpartition("projects-wsgi: ")
+    assert usage == "" or usage.startswith("usage: ")
+    (line,) = error.splitlines()
+    return line
 
 
 def start_together(commands: Sequence[Sequence[str]], cwd: Path) -> list[subprocess.Popen[str]]:
