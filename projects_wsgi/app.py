@@ -126,24 +126,24 @@ class ProjectsApp:
         """Make a project and answer it."""
         body = request.read_body(self.max_body_size)
         name, description = wire.parse_create(body, request.content_type)
-        return Response(200, wire.JSON, wire.render_project(self.store.create(name, description)))
+        return Response(200, wire.JSON, wire.render_project(self.store.create(name, description)[:3]))
 
     # /v1/projects/{project_identifier}
 
     def get_project(self, _: Request, identifier: str) -> Response:
         """Answer the project of an id or a name."""
-        project = self.store.get(wire.parse_identifier(identifier))
-        return Response(200, wire.JSON, wire.render_project(project))
+        project = self.store.get(identifier)
+        return Response(200, wire.JSON, wire.render_project(project[:3]))
 
     def update_project(self, request: Request, identifier: str) -> Response:
         """Set a project's description and answer the project."""
         description = wire.parse_update(request.read_body(self.max_body_size), request.content_type)
-        project = self.store.update(wire.parse_identifier(identifier), description)
-        return Response(200, wire.JSON, wire.render_project(project))
+        project = self.store.update(identifier, description)
+        return Response(200, wire.JSON, wire.render_project(project[:3]))
 
     def delete_project(self, _: Request, identifier: str) -> Response:
         """Delete a project and answer nothing."""
-        self.store.delete(wire.parse_identifier(identifier))
+        self.store.delete(identifier)
         return Response(204)
 
     def refuse_write(self, *_: object) -> Response:

@@ -1,8 +1,10 @@
-"""The domain: projects, their kinds, and the facts that can stand in the way."""
+"""The domain: projects, their kinds and ids, and the errors that a store raises."""
 
 from __future__ import annotations
 
+import datetime
 import enum
+from binascii import a2b_base64, b2a_base64
 from typing import NamedTuple, Optional, Union
 
 # The project that every store holds from the start and never loses.
@@ -23,12 +25,9 @@ class ProjectKind(str, enum.Enum):
     DATASET_EVALUATOR = "dataset_evaluator"
 
 
-# A project as an engine hands out whole pages of them: (id, name, description). A plain tuple,
-# because making Projects of a page would cost a tenth of the answer; Project(*row) makes one.
+# What the API shows of a project: (id, name, description). A plain tuple, because making Projects
+# of a page would cost a tenth of the answer.
 ProjectRow = tuple[int, str, Optional[str]]
-
-# What addresses one project: an int is an id, a str is a name.
-ProjectKey = Union[int, str]
 
 
 class Project(NamedTuple):
@@ -37,11 +36,67 @@ class Project(NamedTuple):
     id: the row's integer, > 0, never used for another project.
     name: at least one character, unique, case-sensitive, never changed.
     description: text, or None.
+    kind: what made it.
+    created_at, updated_at: aware, in UTC; when it was made, and when its description was last set.
     """
 
     id: int
     name: str
-    description: str | None
+    description: Optional[str]  # noqa: UP045 (Python 3.9 evaluates it)
+    kind: ProjectKind
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
+
+    @property
+    def global_id(self) -> str:
+        """The id as the API spells it: 1 is "UHJvamVjdDox"."""
+        return render_global_id(self.id)
+
+
+# Addresses one project: itself, its id, or a text that is read as in a path of the API.
+ProjectKey = Union[Project, int, str]
+
+
+def render_global_id(project_id: int) -> str:
+    """Return the id of a project as the API spells it: 1 is "UHJvamVjdDox"."""
+    return b2a_base64(b"Project:%d" % project_id, newline=False).decode()
+
+
+def parse_global_id(text: str) -> tuple[str, int]:
+    """Return the type and the integer of a global id; raise ValueError if it is none.
+
+    As in Phoenix, base64 is read leniently (other characters are skipped) and the integer as
+    Python reads it (blanks, sign, underscores).
+    """
+    type_name, _, number = a2b_base64(text.encode()).decode().partition(":")
+    return type_name, int(number)
+
+
+def parse_identifier(text: str) -> int | str:
+    """Return what a text addresses: an id if it reads as the global id of a project, else a name."""
+    if "U" in text:  # with which "Project:" begins in base64
+        try:
+            type_name, number = parse_global_id(text)
+        except ValueError:
+            return text
+        if type_name == "Project":
+            return number
+    return text
+
+
+def resolve_key(key: ProjectKey) -> int | str:
+    """Return the id (int) or the name (str) that a key addresses.
+
+    A Project is addressed by its id; a str is an id if it reads as a project's global id, and a
+    name otherwise. Raises TypeError for whatever is no key.
+    """
+    if isinstance(key, str):
+        return parse_identifier(key)
+    if isinstance(key, Project):
+        return key.id
+    if isinstance(key, int) and not isinstance(key, bool):
+        return key
+    raise TypeError(f"a project is addressed by a Project, an int or a str, not by {key!r}")
 
 
 class ProjectsError(Exception):
@@ -49,16 +104,19 @@ class ProjectsError(Exception):
 
 
 class ProjectNotFound(ProjectsError):
-    """No project has this id or name (404)."""
+    """No project has this id or name.
+
+    key: what was asked for. addressed_by: "ID" or "name".
+    """
 
     def __init__(self, key: ProjectKey) -> None:
         self.key = key
-        self.addressed_by = "name" if isinstance(key, str) else "ID"
+        self.addressed_by = "name" if isinstance(resolve_key(key), str) else "ID"
         super().__init__(f"no project has the {self.addressed_by} {key!r}")
 
 
 class ProjectExists(ProjectsError):
-    """Another project has this name already (409)."""
+    """Another project has this name already."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"a project named {name!r} already exists")
@@ -66,34 +124,34 @@ class ProjectExists(ProjectsError):
 
 
 class ChangeForbidden(ProjectsError):
-    """A constraint or trigger of the host's own, in the same database, forbids the change (409)."""
+    """A constraint or trigger of the host's own, in the same database, forbids the change."""
 
 
 class DefaultProjectProtected(ProjectsError):
-    """The default project can be described but never deleted (403)."""
+    """The default project can be described but never deleted."""
 
     def __init__(self) -> None:
         super().__init__("the default project cannot be deleted")
 
 
 class StoreReadOnly(ProjectsError):
-    """The store was opened for reading only (403)."""
+    """The store was opened for reading only."""
 
     def __init__(self) -> None:
         super().__init__("the store is read-only")
 
 
 class StoreError(ProjectsError):
-    """The store could not do its part; nothing was written."""
+    """The store could not do its part; nothing was changed."""
 
 
 class StoreBusy(StoreError):
-    """Another writer held the store for longer than the busy timeout (503, Retry-After)."""
+    """Others kept the store for longer than the busy timeout; the same call may succeed later."""
 
 
 class StoreFull(StoreError):
-    """There is no room left to write (507)."""
+    """There is no room left to write."""
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be opened, read or written (503)."""
+    """The store cannot be opened, read or written."""

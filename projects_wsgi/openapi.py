@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import wire
+from .model import render_global_id
 
 Document = dict[str, Any]
 
@@ -100,7 +101,7 @@ def _schemas() -> Document:
         optional={"ctx": {"type": "object"}},
     )
     return {
-        "Id": {"type": "string", "pattern": f"^{wire.ID_PATTERN}$", "examples": [wire.render_id(1)]},
+        "Id": {"type": "string", "pattern": f"^{wire.ID_PATTERN}$", "examples": [render_global_id(1)]},
         "Project": _exactly({"name": name, "description": text_or_null, "id": id_}),
         "OneProject": _exactly({"data": project}),
         "Page": _exactly(
@@ -183,13 +184,13 @@ def _identifier_parameter() -> Document:
         "in": "path",
         "required": True,
         "description": "A project's id or name.",
-        "schema": {"type": "string", "minLength": 1, "examples": ["default", wire.render_id(1)]},
+        "schema": {"type": "string", "minLength": 1, "examples": ["default", render_global_id(1)]},
     }
 
 
 def _page_parameters() -> list[Document]:
     limit = {"type": "integer", "exclusiveMinimum": 0, "default": wire.DEFAULT_LIMIT, "examples": [10]}
-    cursor = {"type": "string", "pattern": f"^({wire.ID_PATTERN})?$", "examples": [wire.render_id(1)]}
+    cursor = {"type": "string", "pattern": f"^({wire.ID_PATTERN})?$", "examples": [render_global_id(1)]}
     flag = {"type": "boolean", "default": False}
     return [
         _query("limit", "Projects on the page; a server may send fewer.", limit),

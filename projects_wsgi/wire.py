@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 from collections.abc import Iterable, Mapping, Sequence
 from json.encoder import encode_basestring as _quoted
 from typing import Any, NamedTuple, NoReturn
@@ -19,7 +19,6 @@ from .model import (
     ChangeForbidden,
     DefaultProjectProtected,
     ProjectExists,
-    ProjectKey,
     ProjectKind,
     ProjectNotFound,
     ProjectRow,
@@ -28,6 +27,9 @@ from .model import (
     StoreError,
     StoreFull,
     StoreReadOnly,
+    parse_global_id,
+    parse_identifier,
+    render_global_id,
 )
 
 PHOENIX_VERSION = "20.26.1"
@@ -61,32 +63,11 @@ class WireError(Exception):
         self.body = body
 
 
-# Ids, cursors, identifiers
+# Ids and cursors
 
-# All that render_id returns and nothing else: after the first digit, base64 takes three at a time.
+# All that render_global_id returns and nothing else: after the first digit, base64 takes three at a time.
 _TWO_DIGITS = "([MN][DTjz]|O[DT])[AEIMQUYcgk]"
 ID_PATTERN = f"UHJvamVjdDo[x-z0-5]({_TWO_DIGITS}[w-z0-5])*(([MN][AQgw]|O[AQ])==|{_TWO_DIGITS}=)?"
-
-
-def render_id(project_id: int) -> str:
-    """Return the id of a project as clients see it: 1 is "UHJvamVjdDox"."""
-    return b2a_base64(b"Project:%d" % project_id, newline=False).decode()
-
-
-def parse_identifier(identifier: str) -> ProjectKey:
-    """Return what an identifier addresses: an int if it reads as a project's id, else a name.
-
-    As in Phoenix, base64 is read leniently (other characters are skipped) and the integer as
-    Python reads it (blanks, sign, underscores).
-    """
-    if "U" in identifier:  # with which "Project:" begins in base64
-        try:
-            type_name, number = _parse_global_id(identifier)
-        except ValueError:
-            return identifier
-        if type_name == "Project":
-            return number
-    return identifier
 
 
 def parse_cursor(cursor: str) -> int | None:
@@ -97,14 +78,9 @@ def parse_cursor(cursor: str) -> int | None:
     if not cursor:
         return None
     try:
-        return _parse_global_id(cursor)[1]
+        return parse_global_id(cursor)[1]
     except ValueError:
         raise WireError(422, TEXT, render_text(f"Invalid cursor format: {cursor}")) from None
-
-
-def _parse_global_id(text: str) -> tuple[str, int]:
-    type_name, _, number = a2b_base64(text.encode()).decode().partition(":")
-    return type_name, int(number)
 
 
 # Query parameters
@@ -364,7 +340,7 @@ def render_page(rows: Sequence[ProjectRow], limit: int) -> bytes:
     """
     next_cursor = "null"
     if len(rows) > limit:
-        next_cursor = f'"{render_id(rows[limit][0])}"'
+        next_cursor = f'"{render_global_id(rows[limit][0])}"'
         rows = rows[:limit]
     return ('{"data":[%s],"next_cursor":%s}' % (_render_rows(rows), next_cursor)).encode()
 

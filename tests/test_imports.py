@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire": {"model"},
     "wsgi": set(),
     "router": {"wsgi"},
-    "openapi": {"wire"},
+    "openapi": {"model", "wire"},
     "storage": {"model", "storage.sqlite"},
     "storage.connections": {"model"},
     "storage.room": {"storage.connections"},

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from projects_wsgi import ProjectKind, wire
+from projects_wsgi.model import parse_identifier, render_global_id
 
 # All that a store can hold: any text but lone surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -57,24 +58,24 @@ def global_id(number: str, type_name: str = "Project") -> str:
 
 @given(st.integers())
 def test_an_id_is_the_base64_of_project_and_integer_and_reads_back(number: int) -> None:
-    rendered = wire.render_id(number)
+    rendered = render_global_id(number)
     assert base64.b64decode(rendered, validate=True) == f"Project:{number}".encode()
-    assert wire.parse_identifier(rendered) == number
+    assert parse_identifier(rendered) == number
     assert wire.parse_cursor(rendered) == number
 
 
 def test_the_pattern_of_ids_is_of_all_that_is_rendered() -> None:
     # Base64 spells three digits at a time, after the first: four show all that there is.
     for number in range(1, 10_000):
-        assert re.fullmatch(wire.ID_PATTERN, wire.render_id(number))
+        assert re.fullmatch(wire.ID_PATTERN, render_global_id(number))
 
 
 @given(st.from_regex(wire.ID_PATTERN, fullmatch=True))
 def test_the_pattern_of_ids_is_of_nothing_else(text: str) -> None:
-    number = wire.parse_identifier(text)
+    number = parse_identifier(text)
     assert isinstance(number, int)
     assert number > 0
-    assert wire.render_id(number) == text
+    assert render_global_id(number) == text
 
 
 # In base64 these are most alike to a number: "/" and ":" stand before "0" and after "9".
@@ -84,14 +85,14 @@ def test_the_pattern_of_ids_is_not_of_what_is_no_number(digits: str) -> None:
 
 
 def test_the_first_id_is_the_one_that_everybody_knows() -> None:
-    assert wire.render_id(1) == "UHJvamVjdDox"
+    assert render_global_id(1) == "UHJvamVjdDox"
 
 
 @given(texts.filter(lambda text: text != "Project" and ":" not in text), st.integers())
 def test_a_cursor_may_be_of_any_type_an_id_only_of_project(type_name: str, number: int) -> None:
     encoded = global_id(str(number), type_name)
     assert wire.parse_cursor(encoded) == number
-    assert wire.parse_identifier(encoded) == encoded
+    assert parse_identifier(encoded) == encoded
 
 
 @given(texts.filter(bool) | st.binary(min_size=1).map(lambda raw: base64.b64encode(raw).decode()))
@@ -100,14 +101,14 @@ def test_what_does_not_decode_is_a_name_and_no_cursor(text: str) -> None:
         type_name, number = base64.b64decode(text.encode()).decode().split(":", 1)
         expected = int(number)
     except ValueError:
-        assert wire.parse_identifier(text) == text
+        assert parse_identifier(text) == text
         with pytest.raises(wire.WireError) as caught:
             wire.parse_cursor(text)
         assert caught.value.status == 422
         assert caught.value.body == f"Invalid cursor format: {text}".encode()
     else:
         assert wire.parse_cursor(text) == expected
-        assert wire.parse_identifier(text) == (expected if type_name == "Project" else text)
+        assert parse_identifier(text) == (expected if type_name == "Project" else text)
 
 
 # Read off a running Phoenix 20.26.1: it decodes leniently.
@@ -123,7 +124,7 @@ def test_what_does_not_decode_is_a_name_and_no_cursor(text: str) -> None:
     ],
 )
 def test_other_characters_in_an_id_are_skipped(text: str) -> None:
-    assert wire.parse_identifier(text) == 1
+    assert parse_identifier(text) == 1
 
 
 def test_an_empty_cursor_is_none() -> None:
@@ -254,7 +255,7 @@ def test_what_came_goes_back_as_the_input_of_the_error(value: Any) -> None:
 @given(texts.filter(bool), st.none() | texts)
 def test_a_good_body_gives_its_name_and_description(name: str, description: str | None) -> None:
     body = json.dumps({"name": name, "description": description}).encode()
-    if isinstance(wire.parse_identifier(name), int):
+    if isinstance(parse_identifier(name), int):
         return
     assert wire.parse_create(body, "application/json") == (name, description)
     assert wire.parse_create(b"\xef\xbb\xbf" + body, "APPLICATION/vnd.x+JSON; a=b") == (name, description)
@@ -374,7 +375,9 @@ def test_a_stack_that_is_almost_used_up_is_an_unreadable_body() -> None:
     assert seen <= {400, 422}
 
 
-@pytest.mark.parametrize("name", ["UHJvamVjdDox", "UHJvamVjdDotMQ==", "UHJvamVjdDox!", wire.render_id(2**70)])
+@pytest.mark.parametrize(
+    "name", ["UHJvamVjdDox", "UHJvamVjdDotMQ==", "UHJvamVjdDox!", render_global_id(2**70)]
+)
 def test_a_name_that_reads_as_a_project_id_is_refused(name: str) -> None:
     status, answer = refusal(json.dumps({"name": name}).encode())
     (error,) = answer["detail"]

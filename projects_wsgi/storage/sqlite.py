@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import logging
 import os
@@ -26,6 +27,7 @@ from ..model import (
     StoreFull,
     StoreReadOnly,
     StoreUnavailable,
+    resolve_key,
 )
 from . import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, OnChange, Store, upkeep
 from .connections import (
@@ -82,7 +84,8 @@ _MIGRATIONS: Sequence[Sequence[str]] = (
 SCHEMA_VERSION = len(_MIGRATIONS)
 _COLUMNS = {"id", "name", "folded_name", "kind", "created_at", "updated_at", "description"}
 
-_SELECT = "SELECT id, name, description FROM projects"
+_SELECT_ROWS = "SELECT id, name, description FROM projects"
+_SELECT = "SELECT id, name, description, kind, created_at, updated_at FROM projects"
 _SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
 _SELECT_BY_NAME = f"{_SELECT} WHERE name = ?"
 _INSERT = (
@@ -192,13 +195,13 @@ class SQLiteStore(Store):
             parameters.append(folded)
         parameters.append(min(limit, MAX_ID))
         where = " AND ".join(conditions)
-        return self._read(f"{_SELECT} WHERE {where} ORDER BY id DESC LIMIT ?", parameters)
+        return self._read(f"{_SELECT_ROWS} WHERE {where} ORDER BY id DESC LIMIT ?", parameters)
 
     def get(self, key: ProjectKey) -> Project:
         rows = self._read(*_selection(key))
         if not rows:
             raise ProjectNotFound(key)
-        return Project(*rows[0])
+        return _project(rows[0])
 
     def ping(self) -> None:
         self._check_file()
@@ -220,13 +223,14 @@ class SQLiteStore(Store):
         growth = len(name) + len(description or "")
         parameters = (name, name.casefold(), kind.value, description)
         try:
-            cursor = self._write(growth, lambda execute: execute(_INSERT, parameters))
+            project = self._write(
+                growth, lambda execute: _find(execute, execute(_INSERT, parameters).lastrowid)
+            )
         except ChangeForbidden as error:
             if "projects.name" in str(error):
                 raise ProjectExists(name) from None
             raise
-        assert cursor.lastrowid is not None
-        return self._changed("created", Project(cursor.lastrowid, name, description))
+        return self._changed("created", project)
 
     def update(self, key: ProjectKey, description: str | None) -> Project:
         if description is None:
@@ -236,7 +240,7 @@ class SQLiteStore(Store):
             project = _find(execute, key)
             if not execute(_UPDATE, (description, project.id)).rowcount:
                 raise ProjectNotFound(key)  # somebody has just deleted it
-            return project._replace(description=description)
+            return _find(execute, project.id)
 
         return self._changed("updated", self._write(len(description), change))
 
@@ -490,16 +494,26 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _selection(key: ProjectKey) -> tuple[str, tuple[ProjectKey]]:
+def _project(row: Any) -> Project:
+    project_id, name, description, kind, made, changed = row
+    return Project(project_id, name, description, ProjectKind(kind), _time(made), _time(changed))
+
+
+def _time(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text[:-1]).replace(tzinfo=datetime.timezone.utc)
+
+
+def _selection(key: ProjectKey) -> tuple[str, tuple[int | str]]:
     """Return the statement, with its parameters, that selects the project of this id or name."""
+    key = resolve_key(key)
     if isinstance(key, str):
         return _SELECT_BY_NAME, (key,)
     # An integer that SQLite cannot hold addresses no project; nor does 0.
     return _SELECT_BY_ID, (key if 0 < key <= MAX_ID else 0,)
 
 
-def _find(execute: Execute, key: ProjectKey) -> Project:
+def _find(execute: Execute, key: Any) -> Project:
     row = execute(*_selection(key)).fetchone()
     if row is None:
         raise ProjectNotFound(key)
-    return Project(*row)
+    return _project(row)

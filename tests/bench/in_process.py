@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from projects_wsgi import make_app
-from projects_wsgi.wire import render_id
+from projects_wsgi.model import render_global_id
 
 from .contenders import bottle_app, falcon_app, flask_app, floor
 from .files import Files, name_of
@@ -151,7 +151,7 @@ def cases(sizes: Sizes) -> dict[str, Case]:
     first, most = 2, sizes.few - 1
 
     def path(number: int) -> str:
-        return f"/v1/projects/{render_id(number)}"
+        return f"/v1/projects/{render_global_id(number)}"
 
     def body(number: int) -> dict[str, str]:
         return {"name": f"Made {number:08}", "description": f"What project {number} is for, said anew."}

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from projects_wsgi.wire import render_id
+from projects_wsgi.model import render_global_id
 from tests.support.process import environment
 
 from .load import fetch
 
 # A project that every file holds.
-PATH = f"/v1/projects/{render_id(2)}"
+PATH = f"/v1/projects/{render_global_id(2)}"
 
 Command = Callable[[Path, int], Sequence[str]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from projects_wsgi import make_app
-from projects_wsgi.wire import render_id
+from projects_wsgi.model import render_global_id
 
 from . import processes
 from .contenders import floor
@@ -26,7 +26,7 @@ EVERY_KIND = "&include_experiment_projects=1&include_dataset_evaluator_projects=
 
 
 def get_by_id(count: int) -> MakeRequest:
-    return lambda n: make_environ("GET", f"/v1/projects/{render_id(2 + n * STEP % (count - 1))}")
+    return lambda n: make_environ("GET", f"/v1/projects/{render_global_id(2 + n * STEP % (count - 1))}")
 
 
 def get_by_name(count: int) -> MakeRequest:
@@ -40,7 +40,7 @@ def first_page(_: int) -> MakeRequest:
 def deep_page(count: int) -> MakeRequest:
     def make(n: int) -> dict[str, Any]:
         start_id = count // 4 + n * STEP % (count // 2)
-        return make_environ("GET", "/v1/projects", f"cursor={render_id(start_id)}")
+        return make_environ("GET", "/v1/projects", f"cursor={render_global_id(start_id)}")
 
     return make
 

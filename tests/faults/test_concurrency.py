@@ -13,7 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from projects_wsgi import SQLiteStore, wire
+from projects_wsgi import SQLiteStore
+from projects_wsgi.model import render_global_id
 
 from ..promises.test_rollback_journal import journal_mode, refuse_wal
 from ..support.databases import connect
@@ -53,7 +54,7 @@ def verify(file: Path, results: list[dict[str, Any]], threads: int) -> None:
     assert len(won) == len(set(won))
     assert set(won) <= set(CONTESTED)
     with closing(SQLiteStore(file)) as store:
-        rows = {name: [wire.render_id(id_), text] for id_, name, text in store.list_rows(limit=10**6)}
+        rows = {name: [render_global_id(id_), text] for id_, name, text in store.list_rows(limit=10**6)}
     assert rows.pop(SHARED)[1] in [result["shared"] for result in results]
     for name in won:
         assert rows.pop(name)[1] is None

@@ -39,10 +39,10 @@ def test_on_change_is_told_of_every_change_through_the_api(told: Told) -> None:
     client.post_json("/v1/projects", {"name": "agent", "description": "x"}, status=200)
     client.put_json("/v1/projects/agent", {"description": "y"}, status=200)
     client.delete("/v1/projects/agent", status=204)
-    assert told.events == [
-        ("created", Project(2, "agent", "x")),
-        ("updated", Project(2, "agent", "y")),
-        ("deleted", Project(2, "agent", "y")),
+    assert [(event, *project[:4]) for event, project in told.events] == [
+        ("created", 2, "agent", "x", "standard"),
+        ("updated", 2, "agent", "y", "standard"),
+        ("deleted", 2, "agent", "y", "standard"),
     ]
 
 
@@ -91,5 +91,5 @@ def test_an_error_in_on_change_is_logged_and_changes_nothing(caplog: pytest.LogC
         with caplog.at_level(logging.ERROR):
             client.post_json("/v1/projects", {"name": "agent"}, status=200)
             client.delete("/v1/projects/agent", status=204)
-    assert "on_change failed for created Project(id=2, name='agent', description=None)" in caplog.text
+    assert "on_change failed for created Project(id=2, name='agent', description=None, kind=" in caplog.text
     assert caplog.text.count("ZeroDivisionError: of the host") == 2

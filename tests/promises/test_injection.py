@@ -13,7 +13,8 @@ from wsgiref.validate import validator
 import pytest
 import webtest
 
-from projects_wsgi import Application, wire
+from projects_wsgi import Application
+from projects_wsgi.model import render_global_id
 
 from ..test_app import DEFAULT, create, item
 from ..test_server import Client, get, post, serving
@@ -61,7 +62,7 @@ def test_sql_in_a_name_is_kept_as_it_came_and_reaches_no_other_project(
     older = create(app, "older", "its own")
     project = create(app, text, text)
     newer = create(app, "newer", "its own")
-    assert project == {"name": text, "description": text, "id": wire.render_id(3)}
+    assert project == {"name": text, "description": text, "id": render_global_id(3)}
     assert app.get(item(text)).json["data"] == project
     assert app.put_json(item(text), {"description": "new"}).json["data"] == {**project, "description": "new"}
     app.post_json("/v1/projects", {"name": text}, status=409)
@@ -113,14 +114,14 @@ def test_sql_in_the_type_of_a_cursor_is_no_more_than_any_type(app: webtest.TestA
 
 def test_a_body_sets_no_more_than_it_may(app: webtest.TestApp) -> None:
     more = {
-        "id": wire.render_id(9),
+        "id": render_global_id(9),
         "kind": "experiment",
         "folded_name": "y",
         "created_at": 0,
         "__proto__": {},
     }
     project = app.post_json("/v1/projects", {"name": "x", **more}).json["data"]
-    assert project == {"name": "x", "description": None, "id": wire.render_id(2)}
+    assert project == {"name": "x", "description": None, "id": render_global_id(2)}
     assert app.put_json(item("x"), {"name": "default", **more}).json["data"] == project
     assert app.get("/v1/projects").json["data"] == [project, DEFAULT]
     assert app.get("/v1/projects", {"name_contains": "y"}).json["data"] == []
@@ -230,7 +231,7 @@ PAGES = [
     '"><img src=x onerror="alert(1)">',
     "<!--",
     "javascript:alert(1)",
-    '","id":"' + wire.render_id(1),
+    '","id":"' + render_global_id(1),
     "\\",
     "\\u0022",
 ]
@@ -253,12 +254,12 @@ def exchanges_with(text: str) -> Iterator[Exchange]:
     yield Exchange(get(path), 404, TEXT, missing)
     yield Exchange(get(path).replace(b"GET", b"DELETE", 1), 404, TEXT, missing)
     yield Exchange(with_json("PUT", path, {}), 404, TEXT, missing)
-    made = compact({"data": {**project, "id": wire.render_id(2)}})
+    made = compact({"data": {**project, "id": render_global_id(2)}})
     yield Exchange(with_json("POST", "/v1/projects", project), 200, JSON, made)
     exists = f"Project with name {text} already exists"
     yield Exchange(with_json("POST", "/v1/projects", project), 409, TEXT, exists)
     yield Exchange(get(path), 200, JSON, made)
-    page = compact({"data": [{**project, "id": wire.render_id(2)}, DEFAULT], "next_cursor": None})
+    page = compact({"data": [{**project, "id": render_global_id(2)}, DEFAULT], "next_cursor": None})
     yield Exchange(get("/v1/projects"), 200, JSON, page)
     query = quote(text, safe="")
     yield Exchange(get(f"/v1/projects?cursor={query}"), 422, TEXT, f"Invalid cursor format: {text}")
