@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Module: the modules of the package that it may import.
 ALLOWED: dict[str, set[str]] = {
+    "options": set(),
     "model": set(),
     "wire": {"model"},
     "wsgi": set(),

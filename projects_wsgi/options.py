@@ -1,0 +1,135 @@
+"""The options: the name, the type, the default, the bounds and the meaning of each, written once.
+
+make_app, the store, the command line, the environment variables and the README's table use this table.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+_FLAGS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+class Option(NamedTuple):
+    """One option, with a check for its value in Python and a parser for its value in text.
+
+    name: max_page_size, say, which is --max-page-size on the command line.
+    kind: the type of its value: str, int, float (seconds, always above 0) or bool.
+    default: the value when none is given; None is then a value as well.
+    help: what it means, in one clause.
+    metavar: what --help shows in place of a value.
+    minimum, maximum: the bounds of a number, both included; maximum None: there is none.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    metavar: str = "N"
+    minimum: int = 0
+    maximum: int | None = None
+
+    @property
+    def flag(self) -> str:
+        """The option on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that is read when the command line does not give the option."""
+        return f"PROJECTS_WSGI_{self.name.upper()}"
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, to follow "must be" in a message."""
+        if self.kind is bool:
+            return "true or false"
+        if self.kind is str:
+            return "a text of at least one character"
+        if self.kind is float:
+            return f"a number of seconds above 0 and at most {self.maximum}"
+        if self.maximum is None:
+            return f"an integer of at least {self.minimum}"
+        return f"an integer from {self.minimum} to {self.maximum}"
+
+    def check(self, value: object) -> None:
+        """Raise ValueError, naming the option and what it must be, unless it may have this value."""
+        if not (self._accepts(value) or (value is None and self.default is None)):
+            raise ValueError(f"{self.name} must be {self.expected}, not {value!r}")
+
+    def parse(self, text: str) -> Any:
+        """Return the value that a text stands for. Raises ValueError, saying what it must be."""
+        value = _parse(self.kind, text)
+        if not self._accepts(value):
+            raise ValueError(f"{text!r} is not {self.expected}")
+        return value
+
+    def _accepts(self, value: Any) -> bool:
+        if self.kind is bool:
+            return isinstance(value, bool)
+        if self.kind is str:
+            return isinstance(value, str) and value != ""
+        # In Python, a bool is an int; and NaN fails every comparison.
+        if isinstance(value, bool) or not isinstance(value, (int, float) if self.kind is float else int):
+            return False
+        is_large_enough = value > 0 if self.kind is float else value >= self.minimum
+        return is_large_enough and (self.maximum is None or value <= self.maximum)
+
+
+def _parse(kind: type, text: str) -> Any:
+    """Return the value that a text stands for, None for a text that stands for none."""
+    if kind is bool:
+        return _FLAGS.get(text.lower())
+    # int() alone would also accept blanks, underscores and the digits of other scripts.
+    if kind is int and not (text.isascii() and text.isdigit()):
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        return None
+
+
+DATABASE = Option(
+    "db", str, "projects.db", "the SQLite file, created if missing; :memory: keeps nothing", "FILE"
+)
+HOST = Option("host", str, "127.0.0.1", "the name or address to listen on, IPv4 or IPv6", "HOST")
+PORT = Option("port", int, 6006, "the port to listen on; 0 picks a free one", "PORT", maximum=65_535)
+MAX_PAGE_SIZE = Option("max_page_size", int, 10_000, "the most projects on one page", minimum=1)
+MAX_BODY_SIZE = Option(
+    "max_body_size", int, 1_048_576, "the largest request body, in bytes; a larger one gets 413", minimum=1
+)
+MAX_DATABASE_SIZE = Option(
+    "max_database_size",
+    int,
+    None,
+    "the largest database file, in bytes; a change that needs a larger one gets 507",
+    minimum=65_536,  # a new file takes half of this
+)
+BUSY_TIMEOUT = Option(
+    "busy_timeout",
+    float,
+    5.0,
+    "how long a request waits while others write to the database; then it gets 503",
+    "SECONDS",
+    maximum=25,  # the official clients give up after 30
+)
+TIMEOUT = Option(
+    "timeout",
+    float,
+    30.0,
+    "how long a connection may be idle, and how long a request may take to arrive",
+    "SECONDS",
+    maximum=86_400,
+)
+KEYS = Option("keys", str, None, "the keys file; without one, everybody may do everything", "FILE")
+READ_ONLY = Option("read_only", bool, False, "answer every change with 403")
+QUIET = Option("quiet", bool, False, "do not log requests")
+
+# In the order in which --help and the README show them.
+OPTIONS = (
+    *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_BODY_SIZE, MAX_DATABASE_SIZE),
+    *(BUSY_TIMEOUT, TIMEOUT, KEYS, READ_ONLY, QUIET),
+)

@@ -1,0 +1,107 @@
+"""The table of options: what each accepts, as a value and as text."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from projects_wsgi.options import (
+    BUSY_TIMEOUT,
+    HOST,
+    KEYS,
+    MAX_DATABASE_SIZE,
+    MAX_PAGE_SIZE,
+    OPTIONS,
+    PORT,
+    READ_ONLY,
+    Option,
+)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_every_default_passes_its_own_check(option: Option) -> None:
+    option.check(option.default)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        (PORT, [0, 65_535]),
+        (MAX_PAGE_SIZE, [1, 2**80]),
+        (MAX_DATABASE_SIZE, [65_536, None]),
+        (BUSY_TIMEOUT, [0.001, 1, 25, 25.0]),
+        (HOST, ["x"]),
+        (KEYS, ["x", None]),
+        (READ_ONLY, [True, False]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_values_within_the_bounds_pass(option: Option, values: list[Any]) -> None:
+    for value in values:
+        option.check(value)
+
+
+INTEGERS = "an integer of at least 1"
+SECONDS = "a number of seconds above 0 and at most 25"
+
+
+@pytest.mark.parametrize(
+    ("option", "expected", "values"),
+    [
+        (PORT, "an integer from 0 to 65535", [-1, 65_536, 80.0, "80", True, None]),
+        (MAX_PAGE_SIZE, INTEGERS, [0, -1, 1.0, True, None, "1", float("inf")]),
+        (MAX_DATABASE_SIZE, "an integer of at least 65536", [65_535, 0, False, 1e9]),
+        (BUSY_TIMEOUT, SECONDS, [0, -1, 25.001, 26, float("nan"), float("inf"), True, None, "5"]),
+        (HOST, "a text of at least one character", ["", b"x", 1, None]),
+        (READ_ONLY, "true or false", [0, 1, "no", None]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_any_other_value_is_refused_by_name(option: Option, expected: str, values: list[Any]) -> None:
+    for value in values:
+        message = f"{option.name} must be {expected}, not {value!r}"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            option.check(value)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        (PORT, "0", 0),
+        (PORT, "065535", 65_535),
+        (MAX_DATABASE_SIZE, "65536", 65_536),
+        (BUSY_TIMEOUT, "2.5", 2.5),
+        (BUSY_TIMEOUT, "25", 25.0),
+        (KEYS, " x", " x"),
+        (READ_ONLY, "1", True),
+        (READ_ONLY, "Yes", True),
+        (READ_ONLY, "0", False),
+        (READ_ONLY, "OFF", False),
+    ],
+)
+def test_text_becomes_a_value_of_the_options_type(option: Option, text: str, value: object) -> None:
+    assert option.parse(text) == value
+    assert type(option.parse(text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected", "texts"),
+    [
+        (
+            PORT,
+            "an integer from 0 to 65535",
+            ["", "x", "65536", "-1", "+1", " 1", "1_0", "٣", "1.0", "9" * 5_000],
+        ),
+        (MAX_DATABASE_SIZE, "an integer of at least 65536", ["", "65535", "None"]),
+        (BUSY_TIMEOUT, SECONDS, ["", "x", "0", "-1", "25.1", "nan", "inf"]),
+        (KEYS, "a text of at least one character", [""]),
+        (READ_ONLY, "true or false", ["", "maybe", "2"]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_any_other_text_is_refused(option: Option, expected: str, texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(ValueError, match=f"^{re.escape(f'{text!r} is not {expected}')}$"):
+            option.parse(text)
