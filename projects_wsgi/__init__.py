@@ -26,7 +26,8 @@ from .model import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from .storage import DEFAULT_BUSY_TIMEOUT, OnChange, Store, open_store
+from .options import BUSY_TIMEOUT
+from .storage import OnChange, Store, open_store
 from .storage.sqlite import SQLiteStore
 from .wire import PHOENIX_VERSION
 
@@ -63,7 +64,7 @@ def make_app(
     *,
     max_page_size: int = 10_000,
     max_body_size: int = 1_048_576,
-    busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
+    busy_timeout: float = BUSY_TIMEOUT.default,
     max_database_size: int | None = None,
     on_change: OnChange | None = None,
     read_only: bool = False,
@@ -105,7 +106,6 @@ def make_app(
         from .keys import KeyRing  # it takes modules that only those need who ask for it
 
         authenticate = KeyRing(keys, admin_secret)
-    store: Store
     if isinstance(database, (str, os.PathLike)):
         store = open_store(
             database,
@@ -114,8 +114,8 @@ def make_app(
             on_change=on_change,
             read_only=read_only,
         )
-    elif hasattr(database, "list_rows"):  # cheaper than asking a Protocol
-        if (busy_timeout, max_database_size, on_change) != (DEFAULT_BUSY_TIMEOUT, None, None):
+    elif isinstance(database, Store):
+        if (busy_timeout, max_database_size, on_change) != (BUSY_TIMEOUT.default, None, None):
             raise TypeError(
                 "give busy_timeout, max_database_size and on_change to the Store, where it is made"
             )

@@ -132,8 +132,7 @@ class ProjectsApp:
 
     def get_project(self, _: Request, identifier: str) -> Response:
         """Answer the project of an id or a name."""
-        project = self.store.get(identifier)
-        return Response(200, wire.JSON, wire.render_project(project[:3]))
+        return Response(200, wire.JSON, wire.render_project(self.store.get_row(identifier)))
 
     def update_project(self, request: Request, identifier: str) -> Response:
         """Set a project's description and answer the project."""

@@ -20,8 +20,9 @@ from typing import Any, Callable, NamedTuple, NoReturn
 from . import __version__, make_app
 from .auth import KeysError, Role
 from .model import StoreError
+from .options import BUSY_TIMEOUT
 from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
-from .storage import DEFAULT_BUSY_TIMEOUT, MAX_BUSY_TIMEOUT, MIN_DATABASE_SIZE, upkeep
+from .storage.sqlite import upkeep
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -125,15 +126,15 @@ OPTIONS = (
     Option("--max-body-size", _integer(1, 2**31), 1_048_576, "N", "the largest body that is read, in bytes"),
     Option(
         "--max-database-size",
-        _integer(MIN_DATABASE_SIZE, 2**50),
+        _integer(65_536, 2**50),
         None,
         "N",
         "the largest database file, in bytes; what would make it larger is answered with 507",
     ),
     Option(
         "--busy-timeout",
-        _seconds(MAX_BUSY_TIMEOUT),
-        DEFAULT_BUSY_TIMEOUT,
+        _seconds(25),
+        BUSY_TIMEOUT.default,
         "SECONDS",
         "how long a request waits for others who write to the database; then it is answered with 503",
     ),

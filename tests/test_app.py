@@ -369,7 +369,7 @@ class BrokenStore(SQLiteStore):
     def fail(self, *_: Any, **__: Any) -> Any:
         raise self.error
 
-    list_rows = get = create = update = delete = ping = fail
+    list_rows = get = get_row = create = update = delete = ping = fail
 
 
 @pytest.fixture(

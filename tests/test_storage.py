@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Callable, TypeVar
 
@@ -274,14 +273,11 @@ def test_the_file_is_versioned_and_written_ahead_with_full_syncs(file: Path, fil
     with connect(file) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    with closing(file_store._connect(time.monotonic())) as own:
-        assert own.execute("PRAGMA synchronous").fetchone() == (2,)
-        assert own.execute("PRAGMA foreign_keys").fetchone() == (1,)
-    with (
-        closing(SQLiteStore(file, synchronous="NORMAL")) as store,
-        closing(store._connect(time.monotonic())) as own,
-    ):
-        assert own.execute("PRAGMA synchronous").fetchone() == (1,)
+    with file_store._reading() as session:
+        assert session.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert session.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    with closing(SQLiteStore(file, synchronous="NORMAL")) as store, store._reading() as session:
+        assert session.execute("PRAGMA synchronous").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("options", [{"synchronous": "OFF"}, {"synchronous": "FULL; DROP TABLE projects"}])
@@ -291,37 +287,22 @@ def test_other_synchronous_modes_are_refused(file: Path, options: dict[str, str]
     assert not file.exists()
 
 
-def test_many_threads_share_a_few_connections(file_store: SQLiteStore) -> None:
-    opened = []
-
-    def connect_and_count(deadline: float) -> sqlite3.Connection:
-        opened.append(threading.get_ident())
-        return file_store._connect(deadline)
-
-    file_store._connections.readers._connect = connect_and_count
-    in_threads(64, lambda _: [file_store.list_rows() for _ in range(10)])
-    assert 1 <= len(opened) <= 16
-
-
 def test_a_connection_that_is_never_free_is_reported(file: Path) -> None:
-    with closing(SQLiteStore(file, busy_timeout=0.1)) as store:
-        readers = store._connections.readers
-        held = [readers.acquire(time.monotonic()) for _ in range(15)]
-        with pytest.raises(StoreBusy, match="in use"):
-            store.list_rows()
-        assert store.create("agent").id == 2  # readers do not hold up writers
-        for connection in held:
-            readers.release(connection)
+    with closing(SQLiteStore(file, busy_timeout=0.2)) as store:
+        with ExitStack() as held:
+            for _ in range(15):
+                held.enter_context(store._reading())
+            with pytest.raises(StoreBusy, match="in use"):
+                store.list_rows()
+            assert store.create("agent").id == 2  # readers do not hold up writers
         assert names(store) == ["agent", "default"]
 
 
 def test_default_pages_and_searches_use_the_partial_index(file: Path, file_store: SQLiteStore) -> None:
     with connect(file) as connection:
         statements: list[str] = []
-        readers = file_store._connections.readers
-        own = readers.acquire(time.monotonic())
-        own.set_trace_callback(statements.append)
-        readers.release(own)
+        with file_store._reading() as session:
+            session.connection.set_trace_callback(statements.append)
         file_store.list_rows()
         file_store.list_rows(name_contains="x")
         for statement in statements:

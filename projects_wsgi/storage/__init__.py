@@ -1,32 +1,79 @@
-"""The seam between the application and whatever keeps the projects."""
+"""The store: the rules of projects, once, over whatever engine keeps them."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import logging
 import os
-from collections.abc import Collection
-from typing import Callable, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from typing import Any, Callable
 
-from ..model import Project, ProjectExists, ProjectKey, ProjectKind, ProjectNotFound, ProjectRow
+from ..model import (
+    DEFAULT_PROJECT_ID,
+    PLAYGROUND_PROJECT_NAME,
+    ChangeForbidden,
+    DefaultProjectProtected,
+    Project,
+    ProjectExists,
+    ProjectKey,
+    ProjectKind,
+    ProjectNotFound,
+    ProjectRow,
+    StoreBusy,
+    StoreReadOnly,
+    parse_identifier,
+    resolve_key,
+)
+from .pool import Pool, Session
 
-DEFAULT_BUSY_TIMEOUT = 5.0
-MAX_BUSY_TIMEOUT = 25.0  # seconds; the official clients give up after 30
-MIN_DATABASE_SIZE = 65_536  # bytes, of which a fresh file takes half
-
+logger = logging.getLogger("projects_wsgi")
 
 # Told of each change once it is committed: "created", "updated" or "deleted", and the project.
 OnChange = Callable[[str, Project], object]
 
+MAX_ID = 2**63 - 1  # the largest integer of every engine
 
-class Store(Protocol):
-    """Keeps projects: every engine holds these promises and passes the same tests.
+# How often get_or_create looks again while others make and delete the very project.
+_MAX_TRIES = 10
+
+
+class Store(ABC):
+    """Keeps projects: the rules are here, an engine derived from it is little more than SQL.
+
+    readers, writers: the connections; they may be the same pool.
+    busy_timeout: seconds that a call waits in all for connections and for others.
+    on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
+        the change, after it is committed; what it raises is logged and changes nothing.
+    read_only: whether all that writes raises StoreReadOnly.
+
+    A key is a Project, the integer of its id, or a text: that is an id where it reads as a project's
+    global id, and a name otherwise. Anything else raises TypeError.
 
     Each call is atomic and safe from any thread. A call that returns has its change on stable
     storage, a call that raises has changed nothing. Besides what is named at each method, all may
-    raise StoreBusy (503), StoreFull (507) and StoreUnavailable (503), and all that write
-    ChangeForbidden (409), where a host's own table or trigger stands against it, and StoreReadOnly
-    (403). A string with lone surrogates, which no request can hold by then, is refused with
-    UnicodeEncodeError.
+    raise StoreBusy, StoreFull and StoreUnavailable, and all that write ChangeForbidden, where a
+    host's own table or trigger forbids it, and StoreReadOnly. A string with lone surrogates, which
+    no request can hold by then, is refused with UnicodeEncodeError.
     """
+
+    def __init__(
+        self,
+        readers: Pool,
+        writers: Pool,
+        *,
+        busy_timeout: float,
+        on_change: OnChange | None,
+        read_only: bool,
+    ) -> None:
+        self._readers = readers
+        self._writers = writers
+        self._busy_timeout = busy_timeout
+        self._on_change = on_change
+        self._read_only = read_only
+
+    # Reading
 
     def list_rows(
         self,
@@ -42,11 +89,36 @@ class Store(Protocol):
         name_contains: text that the name holds, compared by Unicode case folding; "" is any.
         kinds: the kinds to list.
         """
-        ...
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1 row, not {limit}")
+        first_id = MAX_ID if start_id is None else min(start_id, MAX_ID)
+        wanted = {ProjectKind(kind) for kind in kinds}
+        if first_id < 1 or not wanted:
+            return []
+        folded = name_contains.casefold()
+        with self._readers.lend(self._busy_timeout, is_search=bool(folded)) as session:
+            return self._select_page(session, first_id, min(limit, MAX_ID), folded, wanted)
 
     def get(self, key: ProjectKey) -> Project:
-        """Return the project with this id (int) or name (str). Raises ProjectNotFound (404)."""
-        ...
+        """Return the project of a key. Raises ProjectNotFound."""
+        with self._reading() as session:
+            return self._found(session, key)
+
+    def get_row(self, key: ProjectKey) -> ProjectRow:
+        """Return what the API shows of a project, for less than get. Raises ProjectNotFound."""
+        with self._reading() as session:
+            row = self._select(session, _address(key))
+        if row is None:
+            raise ProjectNotFound(key)
+        shown: ProjectRow = row[:3]
+        return shown
+
+    def ping(self) -> None:
+        """Return when the store answers; raise StoreError when it does not."""
+        with self._reading() as session:
+            self._probe(session)
+
+    # Writing
 
     def create(
         self,
@@ -57,31 +129,25 @@ class Store(Protocol):
         """Make a project and return it.
 
         name: at least one character; a project named "playground" is standard whoever makes it.
-        Raises ProjectExists (409); ValueError when the name is empty or the kind unknown.
+        Raises ProjectExists; ValueError when the name is empty or reads as an id, which would address
+        another project, and when the kind is unknown; TypeError for a name or description that is no text.
         """
-        ...
-
-    def update(self, key: ProjectKey, description: str | None) -> Project:
-        """Set the description and return the project; None leaves it as it is.
-
-        Raises ProjectNotFound (404).
-        """
-        ...
-
-    def delete(self, key: ProjectKey) -> None:
-        """Delete the project and, with it, all rows that refer to it with ON DELETE CASCADE.
-
-        Raises ProjectNotFound (404), DefaultProjectProtected (403).
-        """
-        ...
-
-    def ping(self) -> None:
-        """Return when the store answers; raise StoreError (503) when it does not."""
-        ...
-
-    def close(self) -> None:
-        """Give back all that the store holds open; later calls raise StoreUnavailable."""
-        ...
+        _check_name(name)
+        _check_description(description)
+        kind = ProjectKind.STANDARD if name == PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
+        try:
+            with self._writing(len(name) + len(description or "")) as session:
+                is_made = self._insert(session, name, name.casefold(), kind, description)
+                row = self._select(session, name) if is_made else None
+                if row is None:
+                    raise ChangeForbidden(f"something in the database has kept {name!r} from being made")
+                project = self._project(row)
+        except ChangeForbidden:
+            # What an error says is no proof: a host's own constraints speak in the same words.
+            if self._exists(name):
+                raise ProjectExists(name) from None
+            raise
+        return self._tell("created", project)
 
     def get_or_create(
         self,
@@ -92,41 +158,159 @@ class Store(Protocol):
         """Return the project of this name, and whether this call made it.
 
         An existing project is returned as it is: description and kind serve only a new one.
+        Raises what create raises, but ProjectExists.
         """
-        while True:
-            try:
+        _check_name(name)
+        for _ in range(_MAX_TRIES):
+            with contextlib.suppress(ProjectNotFound):
                 return self.get(name), False
-            except ProjectNotFound:
-                pass
-            try:
+            with contextlib.suppress(ProjectExists):
                 return self.create(name, description, kind), True
-            except ProjectExists:
-                # Somebody else was faster: theirs is the one to get.
-                pass
+        raise StoreBusy(f"others make and delete the project {name!r} all the time")
+
+    def update(self, key: ProjectKey, description: str | None) -> Project:
+        """Set the description and return the project; None leaves it as it is.
+
+        Raises ProjectNotFound; TypeError for a description that is no text.
+        """
+        if description is None:
+            return self.get(key)
+        _check_description(description)
+        with self._writing(len(description)) as session:
+            is_set = self._set_description(session, _address(key), description)
+            project = self._found(session, key)
+            if not is_set:
+                raise ChangeForbidden(f"something in the database has kept {key!r} from being changed")
+        return self._tell("updated", project)
+
+    def delete(self, key: ProjectKey) -> None:
+        """Delete the project and, with it, all rows that refer to it with ON DELETE CASCADE.
+
+        Raises ProjectNotFound, DefaultProjectProtected.
+        """
+        with self._writing(None) as session:
+            project = self._found(session, key)
+            if project.id == DEFAULT_PROJECT_ID:
+                raise DefaultProjectProtected
+            if not self._remove(session, project.id):
+                raise ChangeForbidden(f"something in the database has kept {key!r} from being deleted")
+        self._tell("deleted", project)
+
+    def close(self) -> None:
+        """Give back all that the store holds open; later calls raise StoreUnavailable."""
+        self._readers.close()
+        self._writers.close()
+
+    # Sessions
+
+    def _reading(self) -> contextlib.AbstractContextManager[Session]:
+        """Return a session for what is quick to read."""
+        return self._readers.lend(self._busy_timeout)
+
+    @contextlib.contextmanager
+    def _writing(self, growth: int | None) -> Iterator[Session]:
+        """Give a session in a transaction, which is committed at the end, and undone by any error.
+
+        growth: characters to be stored; None for a deletion.
+
+        The writers of a process queue for one connection, and wake at once; only for writers of other
+        processes is the file looked at again and again.
+        """
+        if self._read_only:
+            raise StoreReadOnly
+        with self._writers.lend(self._busy_timeout) as session:
+            self._begin(session, growth)
+            yield session
+            session.execute("COMMIT")
+
+    def _found(self, session: Session, key: ProjectKey) -> Project:
+        row = self._select(session, _address(key))
+        if row is None:
+            raise ProjectNotFound(key)
+        return self._project(row)
+
+    def _exists(self, name: str) -> bool:
+        with self._reading() as session:
+            return self._select(session, name) is not None
+
+    def _project(self, row: Any) -> Project:
+        project_id, name, description, kind, created_at, updated_at = row
+        times = self._parse_time(created_at), self._parse_time(updated_at)
+        return Project(project_id, name, description, ProjectKind(kind), *times)
+
+    def _tell(self, event: str, project: Project) -> Project:
+        """Tell whoever wants to know of a committed change; return the project."""
+        if self._on_change is not None:
+            try:
+                self._on_change(event, project)
+            except Exception:
+                logger.exception("on_change failed for %s %r", event, project)
+        return project
+
+    # What an engine does; a key is an id (int, 0 for none that exists) or a name (str)
+
+    @abstractmethod
+    def _select_page(
+        self, session: Session, first_id: int, limit: int, folded: str, kinds: Collection[ProjectKind]
+    ) -> list[ProjectRow]:
+        """Return a page's rows: of these kinds, from first_id down, folded names that hold the text."""
+
+    @abstractmethod
+    def _select(self, session: Session, key: int | str) -> Any:
+        """Return (id, name, description, kind, created_at, updated_at), or None for no such project."""
+
+    @abstractmethod
+    def _insert(
+        self, session: Session, name: str, folded: str, kind: ProjectKind, description: str | None
+    ) -> bool:
+        """Make a project; tell whether a row was made."""
+
+    @abstractmethod
+    def _set_description(self, session: Session, key: int | str, description: str) -> bool:
+        """Set a description, and the time of it; tell whether a row was changed."""
+
+    @abstractmethod
+    def _remove(self, session: Session, project_id: int) -> bool:
+        """Delete a project; tell whether a row was deleted."""
+
+    @abstractmethod
+    def _begin(self, session: Session, growth: int | None) -> None:
+        """Begin a transaction, if so much may be written now."""
+
+    @abstractmethod
+    def _probe(self, session: Session) -> None:
+        """Raise unless the projects can be read."""
+
+    @abstractmethod
+    def _parse_time(self, value: Any) -> datetime.datetime:
+        """Return what stands for created_at or updated_at in a row, aware and in UTC."""
 
 
-def open_store(
-    database: str | os.PathLike[str],
-    *,
-    busy_timeout: float = DEFAULT_BUSY_TIMEOUT,
-    max_database_size: int | None = None,
-    on_change: OnChange | None = None,
-    read_only: bool = False,
-) -> Store:
-    """Open the store that a database name means.
+def _address(key: ProjectKey) -> int | str:
+    address = resolve_key(key)
+    # An integer that no engine can hold addresses no project; nor does 0.
+    return address if isinstance(address, str) or 0 < address <= MAX_ID else 0
 
-    database: the path of an SQLite file, made if missing, or ":memory:".
-    busy_timeout: seconds, > 0 and <= 25. max_database_size: bytes, >= 65,536; None: any.
-    on_change, read_only: see SQLiteStore.
-    Raises StoreUnavailable when it cannot be opened; StoreBusy when others keep it locked;
-    ValueError for a number out of its range.
+
+def _check_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"a project's name must be a str, not {name!r}")
+    if not name:
+        raise ValueError("a project's name must have at least one character")
+    if not isinstance(parse_identifier(name), str):
+        raise ValueError(f"the name {name!r} reads as a project's id and would address another project")
+
+
+def _check_description(description: str | None) -> None:
+    if description is not None and not isinstance(description, str):
+        raise TypeError(f"a project's description must be a str or None, not {description!r}")
+
+
+def open_store(database: str | os.PathLike[str], **options: Any) -> Store:
+    """Open the store that a database name means: the path of an SQLite file, or ":memory:".
+
+    options: see SQLiteStore, also for what is raised.
     """
-    from .sqlite import SQLiteStore
+    from .sqlite import SQLiteStore  # which derives from what stands here
 
-    return SQLiteStore(
-        database,
-        busy_timeout=busy_timeout,
-        max_database_size=max_database_size,
-        on_change=on_change,
-        read_only=read_only,
-    )
+    return SQLiteStore(database, **options)

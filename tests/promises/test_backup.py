@@ -127,7 +127,7 @@ def test_a_backup_never_takes_the_place_of_what_is_in_use(
     other = tmp_path / "other.db"
     with closing(SQLiteStore(other)) as store:
         store.create("of the other")
-        with pytest.raises(StoreUnavailable, match="-wal says that it is a database in use"):
+        with pytest.raises(StoreUnavailable, match="-wal shows that a database there is in use"):
             file_store.backup(other, overwrite=True)
         assert names(store) == ["of the other", "default"]
     file_store.backup(other, overwrite=True)
@@ -268,7 +268,6 @@ def test_a_backup_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     program = """
 import os, signal, sys
 from projects_wsgi import cli
-from projects_wsgi.storage import upkeep
 cli._draw_progress = lambda done, total: os.kill(os.getpid(), signal.SIGINT)
 sys.stderr.isatty = lambda: True
 sys.exit(cli.main(["backup", "copy.db"]))

@@ -65,7 +65,7 @@ def test_writes_are_503_with_retry_after_while_another_process_writes_and_reads_
                 assert process.ask("GET", "/readyz")[0] == 200
         assert process.ask("POST", "/v1/projects", {"name": "after"})[0] == 200
         assert process.ask("DELETE", "/v1/projects/before")[0] == 204
-    assert "has been locked by others for too long; try again later" in process.log
+    assert "others have locked the database " in process.log
 
 
 def test_a_write_waits_for_a_writer_that_ends_in_time(tmp_path: Path) -> None:
@@ -102,7 +102,9 @@ def test_a_file_that_is_locked_at_the_start_is_waited_for_then_reported(file: Pa
     with connect(file) as connection:
         connection.execute("CREATE TABLE mine (x)")
         connection.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreBusy, match="locked by others for too long"):
+        with pytest.raises(
+            StoreBusy, match="others have locked the database .* for too long; try again later"
+        ):
             SQLiteStore(file, busy_timeout=0.2)
         connection.execute("COMMIT")
     SQLiteStore(file).close()
@@ -111,7 +113,9 @@ def test_a_file_that_is_locked_at_the_start_is_waited_for_then_reported(file: Pa
 @pytest.mark.parametrize("seconds", [0, -1, 25.1, float("nan"), float("inf")])
 def test_a_timeout_that_clients_would_not_outwait_is_refused(file: Path, seconds: float) -> None:
     for make in (SQLiteStore, make_app):
-        with pytest.raises(ValueError, match="busy_timeout must be above 0 and at most 25 seconds"):
+        with pytest.raises(
+            ValueError, match="busy_timeout must be a number of seconds above 0 and at most 25, not"
+        ):
             make(file, busy_timeout=seconds)
     assert not file.exists()
 

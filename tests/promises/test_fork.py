@@ -212,14 +212,10 @@ store = SQLiteStore("projects.db", busy_timeout=0.2)
 is_writing = threading.Event()
 
 def write_slowly():
-    writer = store._connections.writer
-    connection = writer.acquire(time.monotonic())
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("UPDATE projects SET description = 'slow' WHERE id = 1")
-    is_writing.set()
-    time.sleep(0.5)
-    connection.execute("COMMIT")
-    writer.release(connection)
+    with store._writing(None) as session:
+        session.execute("UPDATE projects SET description = 'slow' WHERE id = 1")
+        is_writing.set()
+        time.sleep(0.5)
 
 thread = threading.Thread(target=write_slowly)
 thread.start()
@@ -247,19 +243,30 @@ warnings.simplefilter("ignore")
 store = SQLiteStore("projects.db", busy_timeout=0.2)
 for number in range(10):
     store.create(f"before {number}")
-readers = store._connections.readers
-reader = readers.acquire(time.monotonic())
-rows = reader.execute("SELECT * FROM projects")
-next(rows)
+is_reading, has_forked = threading.Event(), threading.Event()
+found = []
+
+def read_slowly():
+    with store._reading() as session:
+        rows = session.execute("SELECT * FROM projects")
+        next(rows)
+        is_reading.set()
+        has_forked.wait()
+        found.extend(rows)
+
+thread = threading.Thread(target=read_slowly)
+thread.start()
+is_reading.wait()
 began = time.monotonic()
 child = os.fork()
 if child == 0:
     store.create("child")
     os._exit(len(store.list_rows()) - 12)
-assert time.monotonic() - began < 5
+assert 0.2 <= time.monotonic() - began < 5
 assert os.waitpid(child, 0)[1] == 0
-assert len(list(rows)) == 10  # of 11, as they were when the reading began
-readers.release(reader)
+has_forked.set()
+thread.join()
+assert len(found) == 10  # of 11, as they were when the reading began
 store.create("parent")
 print(len(store.list_rows()))
 store.close()

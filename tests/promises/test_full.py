@@ -89,7 +89,7 @@ def test_a_database_in_memory_can_be_bounded_too() -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 65_535])
 def test_a_size_that_holds_nothing_is_refused(file: Path, size: int) -> None:
-    with pytest.raises(ValueError, match="max_database_size must be at least 65536 bytes"):
+    with pytest.raises(ValueError, match="max_database_size must be an integer of at least 65536, not"):
         make_app(file, max_database_size=size)
     assert not file.exists()
 

@@ -12,11 +12,11 @@ import pytest
 import webtest
 
 from projects_wsgi import SQLiteStore, StoreReadOnly, StoreUnavailable, make_app
-from projects_wsgi.storage import sqlite
+from projects_wsgi.storage.sqlite import schema
 
 from ..support.databases import connect, names
 from ..support.process import refusal
-from .test_upgrade import SCHEMAS
+from .test_upgrade import SCHEMAS, VERSION
 
 TEXT = "This server is read-only: projects cannot be created, changed or deleted here"
 
@@ -93,9 +93,9 @@ def test_a_database_in_memory_would_hold_nothing() -> None:
 
 
 def test_a_file_of_an_earlier_version_is_not_upgraded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(SCHEMAS / f"{sqlite.SCHEMA_VERSION}.db", file)
+    shutil.copy(SCHEMAS / f"{VERSION}.db", file)
     before = file.read_bytes()
-    monkeypatch.setattr(sqlite, "SCHEMA_VERSION", sqlite.SCHEMA_VERSION + 1)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("SELECT 1",)))
     with pytest.raises(StoreUnavailable, match="open it once without read-only"):
         SQLiteStore(file, read_only=True)
     assert file.read_bytes() == before

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from projects_wsgi import ProjectKind, SQLiteStore, StoreUnavailable
-from projects_wsgi.storage import sqlite
+from projects_wsgi.storage.sqlite import schema
 
 from ..support.databases import connect, names
 from ..support.process import environment
 
 SCHEMAS = Path(__file__).parent / "schemas"
+VERSION = len(schema.MIGRATIONS)
 
 # The projects in each of those files: (id, name, description), kind.
 KEPT = [
@@ -31,7 +32,7 @@ KEPT = [
 ]
 
 
-@pytest.mark.parametrize("version", range(1, sqlite.SCHEMA_VERSION + 1))
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
 def test_a_file_of_every_version_keeps_its_data(file: Path, version: int) -> None:
     shutil.copy(SCHEMAS / f"{version}.db", file)
     with closing(SQLiteStore(file)) as store:
@@ -41,14 +42,14 @@ def test_a_file_of_every_version_keeps_its_data(file: Path, version: int) -> Non
         assert names(store, name_contains="STRASSE") == ["Straße/🚀"]
         assert store.create("new").id == 6  # of id 3, which was deleted, and of 5, none is used again
     with connect(file) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (sqlite.SCHEMA_VERSION,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_a_fresh_file_is_of_the_version_that_is_kept_last(file: Path, tmp_path: Path) -> None:
     SQLiteStore(file).close()
     kept = tmp_path / "kept.db"
-    shutil.copy(SCHEMAS / f"{sqlite.SCHEMA_VERSION}.db", kept)
+    shutil.copy(SCHEMAS / f"{VERSION}.db", kept)
     sql = "SELECT type, name, sql FROM sqlite_master ORDER BY name"
     with connect(file) as fresh, connect(kept) as old:
         assert fresh.execute(sql).fetchall() == old.execute(sql).fetchall()
@@ -63,7 +64,8 @@ NEXT = (
 
 UPGRADE = """
 import os, signal, sys
-from projects_wsgi.storage import sqlite
+from projects_wsgi import SQLiteStore
+from projects_wsgi.storage.sqlite import schema
 
 def next_migration():
     for number, statement in enumerate({next}):
@@ -71,15 +73,14 @@ def next_migration():
             os.kill(os.getpid(), signal.SIGKILL)
         yield statement
 
-sqlite._MIGRATIONS = (*sqlite._MIGRATIONS, next_migration())
-sqlite.SCHEMA_VERSION += 1
-sqlite.SQLiteStore("projects.db")
+schema.MIGRATIONS = (*schema.MIGRATIONS, next_migration())
+SQLiteStore("projects.db")
 """
 
 
 @pytest.mark.parametrize("moment", ["0", "1", "2"])
 def test_a_process_killed_while_it_upgrades_leaves_the_old_file_good(file: Path, moment: str) -> None:
-    shutil.copy(SCHEMAS / f"{sqlite.SCHEMA_VERSION}.db", file)
+    shutil.copy(SCHEMAS / f"{VERSION}.db", file)
     script = UPGRADE.format(next=NEXT)
     line = [sys.executable, "-W", "error", "-c", script, moment]
     result = subprocess.run(line, cwd=file.parent, env=environment(), timeout=30)
@@ -92,10 +93,10 @@ def test_a_process_killed_while_it_upgrades_leaves_the_old_file_good(file: Path,
 
 
 def test_an_upgrade_that_fails_leaves_the_old_file_good(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(SCHEMAS / f"{sqlite.SCHEMA_VERSION}.db", file)
+    shutil.copy(SCHEMAS / f"{VERSION}.db", file)
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "_MIGRATIONS", (*sqlite._MIGRATIONS, (*NEXT, "INSERT INTO nowhere VALUES (1)")))
-        patch.setattr(sqlite, "SCHEMA_VERSION", sqlite.SCHEMA_VERSION + 1)
+        broken = (*NEXT, "INSERT INTO nowhere VALUES (1)")
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
         with pytest.raises(StoreUnavailable, match="nowhere"):
             SQLiteStore(file)
     with closing(SQLiteStore(file)) as store:
@@ -103,8 +104,8 @@ def test_an_upgrade_that_fails_leaves_the_old_file_good(file: Path, monkeypatch:
 
 
 def test_a_creation_that_fails_leaves_nothing_behind(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = (*sqlite._MIGRATIONS[0], "INSERT INTO nowhere VALUES (1)")
-    monkeypatch.setattr(sqlite, "_MIGRATIONS", (broken,))
+    broken = (*schema.MIGRATIONS[0], "INSERT INTO nowhere VALUES (1)")
+    monkeypatch.setattr(schema, "MIGRATIONS", (broken,))
     with pytest.raises(StoreUnavailable, match="nowhere"):
         SQLiteStore(file)
     monkeypatch.undo()

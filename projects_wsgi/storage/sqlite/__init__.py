@@ -1,0 +1,173 @@
+"""The embedded engine: one SQLite file, or a database in memory."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Collection
+from typing import Any
+
+from ...model import ProjectKind, ProjectRow
+from ...options import BUSY_TIMEOUT, MAX_DATABASE_SIZE
+from .. import OnChange, Store
+from ..pool import Pool, Session
+from . import upkeep
+from .file import MEMORY, File, Memory
+from .schema import NOW
+
+# More readers at a time would not be faster, and each holds three file descriptors.
+_MAX_READERS = 15
+
+# How long a fork waits for a transaction: longer than any lasts on a disk that answers.
+_WRITER_FORK_PATIENCE_SECONDS = 60.0
+
+# Of a longer text, instr() would compare every byte at every place of a long name; Python is wiser.
+_MAX_INSTR_LENGTH = 32
+
+_SELECT_ROWS = "SELECT id, name, description FROM projects"
+_SELECT = "SELECT id, name, description, kind, created_at, updated_at FROM projects"
+_SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
+_SELECT_BY_NAME = f"{_SELECT} WHERE name = ?"
+_INSERT = (
+    "INSERT INTO projects (name, folded_name, kind, created_at, updated_at, description)"
+    f" VALUES (?, ?, ?, {NOW}, {NOW}, ?)"
+)
+_UPDATE_BY_ID = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE id = ?"
+_UPDATE_BY_NAME = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE name = ?"
+_DELETE = "DELETE FROM projects WHERE id = ?"
+
+
+class SQLiteStore(Store):
+    """Keeps projects in one SQLite file, safe from any thread and process.
+
+    database: the file's path, made if missing (its folder must exist), or ":memory:".
+    synchronous: "FULL" (the default: an answered write survives a power cut) or "NORMAL"
+        (several times the writes a second; a power cut may lose the last of them, kill -9 none).
+    busy_timeout: seconds, > 0 and <= 25, that a call waits in all for connections and for other
+        writers before it raises StoreBusy; the official clients give up after 30.
+    max_database_size: bytes, >= 65,536, beyond which the file does not grow, StoreFull is raised
+        instead; None: as large as the disk. SQLite's log beside it takes a few MiB more.
+    on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
+        the change, after it is committed; what it raises is logged and changes nothing.
+    read_only: whether the file is only read, not even made or upgraded; others may go on writing.
+    Raises StoreUnavailable when the file cannot be opened, is not a database, holds another
+    program's tables or was made by a newer version; the file is then left as it was.
+
+    A host may keep tables of its own in the file; its user_version belongs to the store.
+    A database in memory is one connection, so its calls run one at a time; it ends with close().
+    """
+
+    def __init__(
+        self,
+        database: str | os.PathLike[str],
+        *,
+        synchronous: str = "FULL",
+        busy_timeout: float = BUSY_TIMEOUT.default,
+        max_database_size: int | None = MAX_DATABASE_SIZE.default,
+        on_change: OnChange | None = None,
+        read_only: bool = False,
+    ) -> None:
+        if synchronous not in ("FULL", "NORMAL"):
+            raise ValueError(f'synchronous must be "FULL" or "NORMAL", not {synchronous!r}')
+        BUSY_TIMEOUT.check(busy_timeout)
+        MAX_DATABASE_SIZE.check(max_database_size)
+        name = os.fspath(database)
+        if not name or "\0" in name:
+            raise ValueError('database must be the path of a file or ":memory:"')
+        if read_only and name == MEMORY:
+            raise ValueError("a database in memory begins empty: read_only needs a file")
+        # Absolute, because connections are opened later, when the host may have changed its folder.
+        self.path = name if name == MEMORY else os.path.abspath(name)
+        self._database: File | Memory
+        if name == MEMORY:
+            self._database = Memory(max_database_size)
+        else:
+            self._database = File(
+                self.path,
+                patience=busy_timeout,
+                synchronous=synchronous,
+                max_size=max_database_size,
+                read_only=read_only,
+            )
+        writer = Pool(
+            self._database,
+            1,
+            "other threads have used the database for longer than the busy timeout",
+            _WRITER_FORK_PATIENCE_SECONDS,
+        )
+        readers = writer
+        # Where readers and writers lock each other out, all of a process queue for one connection, or
+        # the readers would be too late for every gap between writers.
+        if isinstance(self._database, File) and (self._database.has_log or read_only):
+            when_busy = "all connections have been in use for longer than the busy timeout"
+            readers = Pool(self._database, _MAX_READERS, when_busy, busy_timeout)
+        super().__init__(readers, writer, busy_timeout=busy_timeout, on_change=on_change, read_only=read_only)
+
+    def backup(
+        self,
+        path: str | os.PathLike[str],
+        progress: upkeep.Progress | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Copy the whole database, as it is at this moment, to a new file, while others go on using it.
+
+        path: the file; it appears when it is complete. overwrite: whether it may exist already.
+        progress: called now and then with how many pages are copied, and how many there are.
+        Raises FileExistsError; StoreError when the file cannot be written.
+        """
+        with self._reading() as session:
+            upkeep.copy(session, os.fspath(path), progress, overwrite=overwrite)
+
+    # What the base class asks of an engine
+
+    def _select_page(
+        self, session: Session, first_id: int, limit: int, folded: str, kinds: Collection[ProjectKind]
+    ) -> list[ProjectRow]:
+        conditions = ["id <= ?"]
+        parameters: list[Any] = [first_id]
+        if kinds == {ProjectKind.STANDARD}:
+            # Written out, because SQLite takes a partial index only for its very condition.
+            conditions.append("kind = 'standard'")
+        elif len(kinds) < len(ProjectKind):
+            conditions.append(f"kind IN ({', '.join('?' * len(kinds))})")
+            parameters.extend(kind.value for kind in kinds)
+        if folded:
+            function = "instr" if len(folded) <= _MAX_INSTR_LENGTH else "contains"
+            conditions.append(f"{function}(folded_name, ?)")
+            parameters.append(folded)
+        parameters.append(limit)
+        where = " AND ".join(conditions)
+        rows: list[ProjectRow] = session.execute(
+            f"{_SELECT_ROWS} WHERE {where} ORDER BY id DESC LIMIT ?", parameters
+        ).fetchall()
+        return rows
+
+    def _select(self, session: Session, key: int | str) -> Any:
+        sql = _SELECT_BY_NAME if isinstance(key, str) else _SELECT_BY_ID
+        return session.execute(sql, (key,)).fetchone()
+
+    def _insert(
+        self, session: Session, name: str, folded: str, kind: ProjectKind, description: str | None
+    ) -> bool:
+        return bool(session.execute(_INSERT, (name, folded, kind.value, description)).rowcount)
+
+    def _set_description(self, session: Session, key: int | str, description: str) -> bool:
+        sql = _UPDATE_BY_NAME if isinstance(key, str) else _UPDATE_BY_ID
+        return bool(session.execute(sql, (description, key)).rowcount)
+
+    def _remove(self, session: Session, project_id: int) -> bool:
+        return bool(session.execute(_DELETE, (project_id,)).rowcount)
+
+    def _begin(self, session: Session, growth: int | None) -> None:
+        self._database.check_unchanged()
+        self._database.check_room(session, growth)
+        session.execute("BEGIN IMMEDIATE")
+
+    def _probe(self, session: Session) -> None:
+        self._database.check_unchanged()
+        session.execute("SELECT 1 FROM projects LIMIT 1").fetchone()
+
+    def _parse_time(self, value: Any) -> datetime.datetime:
+        text: str = value
+        return datetime.datetime.fromisoformat(text.rstrip("Z")).replace(tzinfo=datetime.timezone.utc)

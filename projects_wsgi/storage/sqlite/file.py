@@ -1,0 +1,356 @@
+"""One SQLite database: a file, with the files that SQLite keeps beside it, or memory."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from urllib.parse import quote
+
+from ...model import ChangeForbidden, ProjectsError, StoreBusy, StoreFull, StoreUnavailable
+from ..pool import Session
+from . import schema
+
+logger = logging.getLogger("projects_wsgi")
+
+MEMORY = ":memory:"
+
+# How a file is opened, as SQLite's URIs spell it.
+MAKE = "rwc"
+WRITE = "rw"
+READ = "ro"
+_READ_UNCHANGING = "ro&immutable=1"  # nobody changes it: SQLite needs neither locks nor shared memory
+
+# SQLite looks for a lock again after 1, 2 and 5 ms, then ever more seldom: among many writers it would
+# come too late for seconds. So it gives up after this time, and the session tries again.
+_SQLITE_PATIENCE_SECONDS = 0.004
+
+# How the messages of errors begin: sqlite3 shows SQLite's result codes only from Python 3.11 on.
+_BUSY = ("database is locked", "database table is locked", "database schema is locked", "locking protocol")
+_FULL = "database or disk is full"
+
+# What SQLite says, among other cases, where processes cannot share the memory that its log needs.
+_WITHOUT_SHARED_MEMORY = ("unable to open database file", "disk I/O error")
+
+# Twice SQLite's own: among experiment projects the listed ones lie scattered, and a page of them
+# touches as many pages of the file as it has rows.
+_CACHE_KIB = 4_096
+
+# What one change may write at most, in bytes: some pages, and up to 4 bytes for each character of a
+# name, in the table and in three indexes.
+_BYTES_OF_A_CHANGE = 65_536
+_BYTES_PER_CHARACTER = 16
+
+# The last room on a disk. SQLite writes even a deletion to its log first, and empties the log into a
+# file which may have to grow for it.
+_BYTES_FOR_DELETIONS = 131_072
+
+
+class Database:
+    """What is at a path: opens sessions on it, and says what its errors mean.
+
+    path: absolute, or ":memory:".
+    """
+
+    error = sqlite3.Error
+    is_lasting = False
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def session(
+        self,
+        deadline: float,
+        mode: str = WRITE,
+        *,
+        synchronous: str | None = None,
+        is_exclusive: bool = False,
+    ) -> Session:
+        """Return a session on a new connection, in autocommit, that any thread may use.
+
+        deadline: until when it waits for others, by time.monotonic().
+        mode: MAKE, WRITE or READ. synchronous: "FULL" or "NORMAL"; None: it does not write.
+        is_exclusive: whether it keeps all others out, and so needs no memory shared with them.
+        Raises sqlite3.Error.
+        """
+        is_file = self.path != MEMORY
+        connection = sqlite3.connect(
+            f"file:{quote(os.fsencode(self.path.replace(os.sep, '/')))}?mode={mode}" if is_file else MEMORY,
+            timeout=_SQLITE_PATIENCE_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=is_file,
+        )
+        session = Session(self, connection, deadline)
+        with closed_if_it_fails(session):
+            if is_exclusive:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            if synchronous is not None:
+                session.execute(f"PRAGMA synchronous = {synchronous}")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.create_function("contains", 2, _contains, deterministic=True)
+        return session
+
+    def connect(self, deadline: float) -> sqlite3.Connection:
+        """Return the connection of a new session."""
+        connection: sqlite3.Connection = self.session(deadline).connection
+        return connection
+
+    def is_busy(self, error: Exception) -> bool:
+        """Tell whether others stood in a statement's way."""
+        return str(error).startswith(_BUSY)
+
+    def translated(self, error: Exception) -> ProjectsError:
+        """Return the model's error for one of SQLite's, saying what can be done."""
+        if isinstance(error, sqlite3.IntegrityError):
+            return ChangeForbidden(str(error))
+        if self.is_busy(error):
+            return StoreBusy(f"others have locked the database {self.path} for too long; try again later")
+        if _FULL in str(error):
+            return StoreFull(
+                f"there is no room left to write to the database {self.path};"
+                " delete projects, make room on its disk, or raise max_database_size"
+            )
+        return StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path) or error}")
+
+    def reset(self, connection: sqlite3.Connection) -> None:
+        """Roll back what a failed block has begun."""
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+class Memory(Database):
+    """A database in memory: one connection, which ends with it.
+
+    max_size: see SQLiteStore.
+    """
+
+    is_lasting = True
+
+    def __init__(self, max_size: int | None = None) -> None:
+        super().__init__(MEMORY)
+        self._max_size = max_size
+
+    def connect(self, deadline: float) -> sqlite3.Connection:
+        """Return a connection to a new database, with the tables in it."""
+        session = self.session(deadline)
+        with closed_if_it_fails(session):
+            _limit_size(session, self._max_size)
+            schema.migrate(session, self.path)
+        connection: sqlite3.Connection = session.connection
+        return connection
+
+    def check_unchanged(self) -> None:
+        """Do nothing: nobody else can take memory away."""
+
+    def check_room(self, session: Session, growth: int | None) -> None:
+        """Do nothing: memory has no disk."""
+
+
+class File(Database):
+    """A database file, made if missing, brought to this version's tables, or refused as it was.
+
+    patience: seconds that others are waited for. The rest: see SQLiteStore.
+    Raises StoreError.
+
+    has_log: whether it has SQLite's write-ahead log; without, readers and writers lock each other out.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        patience: float,
+        synchronous: str,
+        max_size: int | None,
+        read_only: bool,
+    ) -> None:
+        super().__init__(path)
+        self._synchronous = None if read_only else synchronous
+        self._max_size = max_size
+        self._mode = READ if read_only else WRITE
+        deadline = time.monotonic() + patience
+        try:
+            session = self._open_to_read(deadline) if read_only else self._open(deadline)
+            with closing(session.connection) as connection:
+                self.has_log = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        except sqlite3.Error as error:
+            raise self.translated(error) from error
+        if not self.has_log and not read_only:
+            logger.warning(
+                "the database %s does without SQLite's write-ahead log, which its file system may not"
+                " support: nothing is lost, but writers and readers wait for each other",
+                path,
+            )
+        self._identity = _identity(path)
+
+    def connect(self, deadline: float) -> sqlite3.Connection:
+        """Return a new connection to the file that was opened. Raises StoreUnavailable, sqlite3.Error."""
+        session = self.session(deadline, self._mode, synchronous=self._synchronous)
+        with closed_if_it_fails(session):
+            self.check_unchanged()
+            session.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            _limit_size(session, self._max_size)
+        connection: sqlite3.Connection = session.connection
+        return connection
+
+    def check_unchanged(self) -> None:
+        """Raise StoreUnavailable where the path no longer names the file that was opened.
+
+        What is written to a file that was removed would be gone with the last connection.
+        """
+        if _identity(self.path) != self._identity:
+            raise StoreUnavailable(
+                f"the database {self.path} was removed or replaced while it was open;"
+                " put it back, or start again with what is there now"
+            )
+
+    def check_room(self, session: Session, growth: int | None) -> None:
+        """Raise StoreFull where a change would not leave enough to empty the log and to delete.
+
+        session: one that is in no transaction; where room is scarce, its log is emptied.
+        growth: characters to be stored; None for a deletion, which is always let through.
+        """
+        free = _free_bytes(self.path)
+        needed = _BYTES_OF_A_CHANGE + _BYTES_PER_CHARACTER * (growth or 0)
+        if free is None or free >= _log_size(self.path) + 2 * needed + _BYTES_FOR_DELETIONS:
+            return
+        with contextlib.suppress(sqlite3.OperationalError):  # others are reading, or it is full already
+            session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if growth is None:
+            return
+        (page_size,) = session.execute("PRAGMA page_size").fetchone()
+        (unused_pages,) = session.execute("PRAGMA freelist_count").fetchone()
+        grows_by = max(0, needed - unused_pages * page_size)
+        free = _free_bytes(self.path) or 0
+        if free < _log_size(self.path) + needed + grows_by + _BYTES_FOR_DELETIONS:
+            raise StoreFull(f"the disk of {self.path} is almost full; delete projects or make room on it")
+
+    # Opening
+
+    def _open(self, deadline: float) -> Session:
+        """Open the file with this version's tables, with SQLite's log where that is possible."""
+        if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
+            # SQLite would open it all the same, for reading only.
+            raise StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path)}")
+        try:
+            return self._open_and_migrate(deadline, may_use_log=True)
+        except sqlite3.OperationalError as error:
+            if str(error) not in _WITHOUT_SHARED_MEMORY:
+                raise
+            # SQLite notices only after it has switched the file to its log.
+            with contextlib.suppress(sqlite3.Error):
+                self._switch_log_off(deadline)
+                return self._open_and_migrate(deadline, may_use_log=False)
+            raise
+
+    def _open_and_migrate(self, deadline: float, *, may_use_log: bool) -> Session:
+        session = self.session(deadline, MAKE, synchronous=self._synchronous)
+        with closed_if_it_fails(session):
+            _limit_size(session, self._max_size)
+            version = schema.read_version(session, self.path)
+            if version == 0 and may_use_log:
+                # Only a new file is switched: to switch one in use would disturb its users.
+                session.execute("PRAGMA journal_mode = WAL")
+            if version < len(schema.MIGRATIONS):
+                schema.migrate(session, self.path)
+        return session
+
+    def _switch_log_off(self, deadline: float) -> None:
+        """Switch the file to the rollback journal, which needs no memory shared between processes."""
+        session = self.session(deadline, is_exclusive=True)
+        with closing(session.connection):
+            schema.read_version(session, self.path)
+            session.execute("PRAGMA journal_mode = DELETE")
+
+    def _open_to_read(self, deadline: float) -> Session:
+        """Open the file as it is."""
+        try:
+            return self._open_current(deadline)
+        except sqlite3.OperationalError as error:
+            if str(error) not in _WITHOUT_SHARED_MEMORY or not os.path.exists(self.path):
+                raise
+            # On a disk that is mounted read-only, no memory can be shared with those who write.
+            if _log_size(self.path):
+                raise StoreUnavailable(
+                    f"the database {self.path} has a log beside it that cannot be read here: open and"
+                    " close it once where it can be written"
+                ) from error
+            logger.warning("the database %s is taken for one that nobody changes", self.path)
+            self._mode = _READ_UNCHANGING
+            return self._open_current(deadline)
+
+    def _open_current(self, deadline: float) -> Session:
+        session = self.session(deadline, self._mode)
+        with closed_if_it_fails(session):
+            if schema.read_version(session, self.path) < len(schema.MIGRATIONS):
+                raise StoreUnavailable(
+                    f"the database {self.path} is not of this version: open it once without read-only"
+                )
+        return session
+
+
+@contextlib.contextmanager
+def closed_if_it_fails(session: Session) -> Iterator[None]:
+    """Close a session's connection if the block raises."""
+    try:
+        yield
+    except BaseException:
+        session.connection.close()
+        raise
+
+
+def _limit_size(session: Session, max_size: int | None) -> None:
+    if max_size is not None:
+        (page_size,) = session.execute("PRAGMA page_size").fetchone()
+        session.execute(f"PRAGMA max_page_count = {max_size // page_size}")
+
+
+def _contains(text: str, part: str) -> bool:
+    return part in text
+
+
+def diagnosis(path: str) -> str:
+    """Say why a file cannot be opened, read or written, where SQLite says only that it cannot."""
+    folder = os.path.dirname(path)
+    if path == MEMORY:
+        return ""
+    if os.path.isdir(path):
+        return "it is a folder; name a file"
+    if not os.path.isdir(folder):
+        return f"there is no folder {folder}; make it first"
+    if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
+        return "the file is not readable and writable; change its permissions or choose another file"
+    if not os.access(folder, os.W_OK | os.X_OK):  # where SQLite keeps its log as well
+        return f"the folder {folder} is not writable; change its permissions or choose another file"
+    return "" if os.path.exists(path) else "there is no such file"
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells one file from another at the same path; None for no file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _free_bytes(path: str) -> int | None:
+    """Return what is free on a file's disk; None where the system does not tell."""
+    try:
+        status = os.statvfs(path)
+    except (AttributeError, OSError):  # AttributeError: on Windows
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def _log_size(path: str) -> int:
+    """Return the bytes of the log beside a file; 0 where there is none."""
+    try:
+        return os.path.getsize(f"{path}-wal")
+    except OSError:
+        return 0

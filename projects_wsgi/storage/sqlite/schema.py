@@ -1,0 +1,83 @@
+"""The tables in an SQLite file: those of each version, and whether a file holds them or another program's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...model import StoreUnavailable
+from ..pool import Session
+
+NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+
+# MIGRATIONS[n] turns a file of version n (PRAGMA user_version) into one of version n + 1.
+MIGRATIONS: Sequence[Sequence[str]] = (
+    (
+        # AUTOINCREMENT: an id is never used twice. description is last, so that scans need not
+        # step over it.
+        """CREATE TABLE projects (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            name TEXT NOT NULL UNIQUE,
+            folded_name TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            created_at TEXT NOT NULL,
+            updated_at TEXT NOT NULL,
+            description TEXT
+        )""",
+        # Default pages and searches stay cheap among any number of experiment projects.
+        "CREATE INDEX projects_listed ON projects (id, folded_name) WHERE kind = 'standard'",
+        f"""INSERT INTO projects (id, name, folded_name, kind, created_at, updated_at, description)
+            VALUES (1, 'default', 'default', 'standard', {NOW}, {NOW}, 'Default project')""",
+    ),
+)
+_COLUMNS = {"id", "name", "folded_name", "kind", "created_at", "updated_at", "description"}
+
+
+def read_version(session: Session, path: str) -> int:
+    """Return the version of a file's tables, of this moment; 0: there are none yet.
+
+    path: the file's, for messages.
+    Raises StoreUnavailable where the tables are another program's, or of a newer version.
+    """
+    session.execute("BEGIN")
+    try:
+        return read_version_in_transaction(session, path)
+    finally:
+        if session.connection.in_transaction:
+            session.execute("ROLLBACK")
+
+
+def read_version_in_transaction(session: Session, path: str) -> int:
+    """Do what read_version does, within a transaction that has begun."""
+    (version,) = session.execute("PRAGMA user_version").fetchone()
+    columns = set()
+    # PRAGMA table_info might answer from what the connection remembers; a query never does.
+    if session.execute("SELECT 1 FROM sqlite_master WHERE name = 'projects'").fetchone():
+        columns = {column[0] for column in session.execute("SELECT * FROM projects LIMIT 0").description}
+    if version > len(MIGRATIONS) and columns:
+        raise StoreUnavailable(
+            f"the database {path} has schema version {version}, but this program knows only versions up"
+            f" to {len(MIGRATIONS)}: upgrade projects_wsgi or choose another file"
+        )
+    is_ours = columns >= _COLUMNS if version else not columns
+    if not is_ours:
+        raise StoreUnavailable(f"the database {path} belongs to another program: choose another file")
+    return int(version)
+
+
+def migrate(session: Session, path: str) -> None:
+    """Make the tables, or bring those of an earlier version to this one, in one transaction.
+
+    Raises StoreUnavailable as read_version does.
+    """
+    session.execute("BEGIN IMMEDIATE")
+    try:
+        # Read again, now that nobody else can be doing the same.
+        for migration in MIGRATIONS[read_version_in_transaction(session, path) :]:
+            for statement in migration:
+                session.connection.execute(statement)
+        session.connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        session.execute("COMMIT")
+    except BaseException:
+        if session.connection.in_transaction:
+            session.connection.execute("ROLLBACK")
+        raise
