@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -26,7 +25,7 @@ from ..model import (
     parse_identifier,
     resolve_key,
 )
-from .pool import Pool, Session
+from .pool import Loan, Pool, Session
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -96,7 +95,7 @@ class Store(ABC):
         if first_id < 1 or not wanted:
             return []
         folded = name_contains.casefold()
-        with self._readers.lend(self._busy_timeout, is_search=bool(folded)) as session:
+        with Loan(self._readers, self._busy_timeout, is_search=bool(folded)) as session:
             return self._select_page(session, first_id, min(limit, MAX_ID), folded, wanted)
 
     def get(self, key: ProjectKey) -> Project:
@@ -107,11 +106,10 @@ class Store(ABC):
     def get_row(self, key: ProjectKey) -> ProjectRow:
         """Return what the API shows of a project, for less than get. Raises ProjectNotFound."""
         with self._reading() as session:
-            row = self._select(session, _address(key))
+            row = self._select_row(session, _address(key))
         if row is None:
             raise ProjectNotFound(key)
-        shown: ProjectRow = row[:3]
-        return shown
+        return row
 
     def ping(self) -> None:
         """Return when the store answers; raise StoreError when it does not."""
@@ -137,11 +135,9 @@ class Store(ABC):
         kind = ProjectKind.STANDARD if name == PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
         try:
             with self._writing(len(name) + len(description or "")) as session:
-                is_made = self._insert(session, name, name.casefold(), kind, description)
-                row = self._select(session, name) if is_made else None
-                if row is None:
+                project = self._insert(session, name, name.casefold(), kind, description)
+                if project is None:
                     raise ChangeForbidden(f"something in the database has kept {name!r} from being made")
-                project = self._project(row)
         except ChangeForbidden:
             # What an error says is no proof: a host's own constraints speak in the same words.
             if self._exists(name):
@@ -205,7 +201,7 @@ class Store(ABC):
 
     def _reading(self) -> contextlib.AbstractContextManager[Session]:
         """Return a session for what is quick to read."""
-        return self._readers.lend(self._busy_timeout)
+        return Loan(self._readers, self._busy_timeout)
 
     @contextlib.contextmanager
     def _writing(self, growth: int | None) -> Iterator[Session]:
@@ -218,25 +214,20 @@ class Store(ABC):
         """
         if self._read_only:
             raise StoreReadOnly
-        with self._writers.lend(self._busy_timeout) as session:
+        with Loan(self._writers, self._busy_timeout) as session:
             self._begin(session, growth)
             yield session
             session.execute("COMMIT")
 
     def _found(self, session: Session, key: ProjectKey) -> Project:
-        row = self._select(session, _address(key))
-        if row is None:
+        project = self._select(session, _address(key))
+        if project is None:
             raise ProjectNotFound(key)
-        return self._project(row)
+        return project
 
     def _exists(self, name: str) -> bool:
         with self._reading() as session:
-            return self._select(session, name) is not None
-
-    def _project(self, row: Any) -> Project:
-        project_id, name, description, kind, created_at, updated_at = row
-        times = self._parse_time(created_at), self._parse_time(updated_at)
-        return Project(project_id, name, description, ProjectKind(kind), *times)
+            return self._select_row(session, name) is not None
 
     def _tell(self, event: str, project: Project) -> Project:
         """Tell whoever wants to know of a committed change; return the project."""
@@ -256,14 +247,18 @@ class Store(ABC):
         """Return a page's rows: of these kinds, from first_id down, folded names that hold the text."""
 
     @abstractmethod
-    def _select(self, session: Session, key: int | str) -> Any:
-        """Return (id, name, description, kind, created_at, updated_at), or None for no such project."""
+    def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
+        """Return what the API shows of a project, or None for no such project."""
+
+    @abstractmethod
+    def _select(self, session: Session, key: int | str) -> Project | None:
+        """Return a project, or None for no such project."""
 
     @abstractmethod
     def _insert(
         self, session: Session, name: str, folded: str, kind: ProjectKind, description: str | None
-    ) -> bool:
-        """Make a project; tell whether a row was made."""
+    ) -> Project | None:
+        """Make a project and return it as it is there; None where none of this name was made."""
 
     @abstractmethod
     def _set_description(self, session: Session, key: int | str, description: str) -> bool:
@@ -280,10 +275,6 @@ class Store(ABC):
     @abstractmethod
     def _probe(self, session: Session) -> None:
         """Raise unless the projects can be read."""
-
-    @abstractmethod
-    def _parse_time(self, value: Any) -> datetime.datetime:
-        """Return what stands for created_at or updated_at in a row, aware and in UTC."""
 
 
 def _address(key: ProjectKey) -> int | str:

@@ -89,12 +89,16 @@ class Session:
 class Loan(Session):
     """A session on a connection of a pool, for the length of a with block.
 
-    What a block raises undoes what it has left unfinished; the driver's errors leave it as the model's.
+    patience: seconds that it may wait in all, for a connection and for what is done with it.
+    is_search: whether it may take long.
+    Entering the block raises StoreBusy when no connection becomes free, and StoreUnavailable when the
+    pool is closed. What the block raises undoes what it has left unfinished, and the driver's errors
+    leave it as the model's.
     """
 
     __slots__ = ("_pool", "is_search", "mark", "place", "ready", "thread")
 
-    def __init__(self, pool: Pool, patience: float, is_search: bool) -> None:
+    def __init__(self, pool: Pool, patience: float, *, is_search: bool = False) -> None:
         self.driver = pool.driver
         self.deadline = time.monotonic() + patience
         self._pool = pool
@@ -106,21 +110,15 @@ class Loan(Session):
 
     def __enter__(self) -> Loan:
         try:
-            self._pool.take(self)
+            self.connection = self._pool.take(self)
         except BaseException as error:
-            self._end(error)
+            self.__exit__(None, error, None)
             raise
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None:
-            self._pool.give_back(self)
-        else:
-            self._end(error)
-
-    def _end(self, error: BaseException) -> None:
-        self._pool.give_back(self, is_clean=False)
-        if isinstance(error, self.driver.error):
+        self._pool.give_back(self, error is None)
+        if error is not None and isinstance(error, self.driver.error):
             raise self.driver.translated(error) from error
 
 
@@ -136,7 +134,7 @@ class Pool:
 
     def __init__(self, driver: Driver, size: int, when_busy: str, fork_patience: float) -> None:
         self.driver = driver
-        self._size = size
+        self._places = tuple(range(size))
         self._max_searches = max(1, size // 3)
         self._when_busy = when_busy
         self._fork_patience = fork_patience
@@ -159,26 +157,15 @@ class Pool:
             # What a child has inherited is neither used nor closed: SQLite would drop locks and files
             # that are the parent's.
             self._inherited.append(self._connections)
-            self._connections = [None] * self._size
+            self._connections = [None] * len(self._places)
         self._pid = os.getpid()
 
-    def lend(self, patience: float, *, is_search: bool = False) -> Loan:
-        """Return a loan, to be used in a with block.
-
-        patience: seconds that it may wait in all, for a connection and for what is done with it.
-        is_search: whether it may take long.
-        Entering it raises StoreBusy when no connection becomes free, StoreUnavailable when the pool is
-        closed, and what the driver raises.
-        """
-        return Loan(self, patience, is_search)
-
-    def take(self, loan: Loan) -> None:
-        """Give a loan its connection."""
+    def take(self, loan: Loan) -> Any:
+        """Return the connection of a loan, which is the loan's until it is given back."""
         if self._pid != os.getpid():
             self._begin()  # forked by something that does not tell Python
         with self._lock:
-            must_wait = bool(self._waiting) or not self._give(loan)
-            if must_wait and not self._is_closed:
+            if (self._waiting or not self._give(loan)) and not self._is_closed:
                 loan.ready = threading.Lock()
                 loan.ready.acquire()
                 self._waiting.append(loan)
@@ -189,9 +176,9 @@ class Pool:
         connection = self._connections[loan.place]
         if connection is None:
             connection = self._connections[loan.place] = self.driver.connect(loan.deadline)
-        loan.connection = connection
+        return connection
 
-    def give_back(self, loan: Loan, is_clean: bool = True) -> None:
+    def give_back(self, loan: Loan, is_clean: bool) -> None:
         """Take back a loan's connection, or its place among those who wait.
 
         is_clean: False where something may be left unfinished.
@@ -229,11 +216,11 @@ class Pool:
         if self._forking or self._is_closed:
             return False
         now = time.monotonic()
-        if self._holders and now < self._turn_ends:
+        if now < self._turn_ends and self._holders:
             return False
         if loan.is_search and self._count_searches() >= self._max_searches:
             return False
-        for place in range(self._size):
+        for place in self._places:
             loan.place = place
             # One step, which a signal's handler that uses the pool cannot come between.
             if self._holders.setdefault(place, loan.mark) is loan.mark:
@@ -276,7 +263,7 @@ class Pool:
             connection.close()
 
     def _disconnect_free(self) -> None:
-        for place in range(self._size):
+        for place in self._places:
             if place not in self._holders:
                 self._disconnect(place)
 

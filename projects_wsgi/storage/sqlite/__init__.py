@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection
 from typing import Any
 
-from ...model import ProjectKind, ProjectRow
+from ...model import Project, ProjectKind, ProjectRow
 from ...options import BUSY_TIMEOUT, MAX_DATABASE_SIZE
 from .. import OnChange, Store
 from ..pool import Pool, Session
@@ -26,11 +26,13 @@ _MAX_INSTR_LENGTH = 32
 
 _SELECT_ROWS = "SELECT id, name, description FROM projects"
 _SELECT = "SELECT id, name, description, kind, created_at, updated_at FROM projects"
+_SELECT_ROW_BY_ID = f"{_SELECT_ROWS} WHERE id = ?"
+_SELECT_ROW_BY_NAME = f"{_SELECT_ROWS} WHERE name = ?"
 _SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
 _SELECT_BY_NAME = f"{_SELECT} WHERE name = ?"
 _INSERT = (
     "INSERT INTO projects (name, folded_name, kind, created_at, updated_at, description)"
-    f" VALUES (?, ?, ?, {NOW}, {NOW}, ?)"
+    " VALUES (?, ?, ?, ?, ?, ?)"
 )
 _UPDATE_BY_ID = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE id = ?"
 _UPDATE_BY_NAME = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE name = ?"
@@ -143,14 +145,31 @@ class SQLiteStore(Store):
         ).fetchall()
         return rows
 
-    def _select(self, session: Session, key: int | str) -> Any:
+    def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
+        sql = _SELECT_ROW_BY_NAME if isinstance(key, str) else _SELECT_ROW_BY_ID
+        row: ProjectRow | None = session.execute(sql, (key,)).fetchone()
+        return row
+
+    def _select(self, session: Session, key: int | str) -> Project | None:
         sql = _SELECT_BY_NAME if isinstance(key, str) else _SELECT_BY_ID
-        return session.execute(sql, (key,)).fetchone()
+        row = session.execute(sql, (key,)).fetchone()
+        if row is None:
+            return None
+        project_id, name, description, kind, *times = row
+        return Project(project_id, name, description, ProjectKind(kind), *map(_parse_time, times))
 
     def _insert(
         self, session: Session, name: str, folded: str, kind: ProjectKind, description: str | None
-    ) -> bool:
-        return bool(session.execute(_INSERT, (name, folded, kind.value, description)).rowcount)
+    ) -> Project | None:
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+        text = now.replace("+00:00", "Z")
+        changes_before = session.connection.total_changes
+        cursor = session.execute(_INSERT, (name, folded, kind.value, text, text, description))
+        if session.connection.total_changes - changes_before == 1:
+            time = datetime.datetime.fromisoformat(now)
+            return Project(cursor.lastrowid, name, description, kind, time, time)
+        # A trigger of the host's has done more, or has skipped the row.
+        return self._select(session, name) if cursor.rowcount else None
 
     def _set_description(self, session: Session, key: int | str, description: str) -> bool:
         sql = _UPDATE_BY_NAME if isinstance(key, str) else _UPDATE_BY_ID
@@ -168,6 +187,6 @@ class SQLiteStore(Store):
         self._database.check_unchanged()
         session.execute("SELECT 1 FROM projects LIMIT 1").fetchone()
 
-    def _parse_time(self, value: Any) -> datetime.datetime:
-        text: str = value
-        return datetime.datetime.fromisoformat(text.rstrip("Z")).replace(tzinfo=datetime.timezone.utc)
+
+def _parse_time(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text.rstrip("Z")).replace(tzinfo=datetime.timezone.utc)

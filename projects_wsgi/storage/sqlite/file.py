@@ -170,6 +170,7 @@ class File(Database):
         read_only: bool,
     ) -> None:
         super().__init__(path)
+        self._log = f"{path}-wal"
         self._synchronous = None if read_only else synchronous
         self._max_size = max_size
         self._mode = READ if read_only else WRITE
@@ -217,7 +218,7 @@ class File(Database):
         """
         free = _free_bytes(self.path)
         needed = _BYTES_OF_A_CHANGE + _BYTES_PER_CHARACTER * (growth or 0)
-        if free is None or free >= _log_size(self.path) + 2 * needed + _BYTES_FOR_DELETIONS:
+        if free is None or free >= self._log_size() + 2 * needed + _BYTES_FOR_DELETIONS:
             return
         with contextlib.suppress(sqlite3.OperationalError):  # others are reading, or it is full already
             session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -227,8 +228,15 @@ class File(Database):
         (unused_pages,) = session.execute("PRAGMA freelist_count").fetchone()
         grows_by = max(0, needed - unused_pages * page_size)
         free = _free_bytes(self.path) or 0
-        if free < _log_size(self.path) + needed + grows_by + _BYTES_FOR_DELETIONS:
+        if free < self._log_size() + needed + grows_by + _BYTES_FOR_DELETIONS:
             raise StoreFull(f"the disk of {self.path} is almost full; delete projects or make room on it")
+
+    def _log_size(self) -> int:
+        """Return the bytes of the log beside the file; 0 where there is none."""
+        try:
+            return os.stat(self._log).st_size
+        except OSError:
+            return 0
 
     # Opening
 
@@ -275,7 +283,7 @@ class File(Database):
             if str(error) not in _WITHOUT_SHARED_MEMORY or not os.path.exists(self.path):
                 raise
             # On a disk that is mounted read-only, no memory can be shared with those who write.
-            if _log_size(self.path):
+            if self._log_size():
                 raise StoreUnavailable(
                     f"the database {self.path} has a log beside it that cannot be read here: open and"
                     " close it once where it can be written"
@@ -346,11 +354,3 @@ def _free_bytes(path: str) -> int | None:
     except (AttributeError, OSError):  # AttributeError: on Windows
         return None
     return status.f_bavail * status.f_frsize
-
-
-def _log_size(path: str) -> int:
-    """Return the bytes of the log beside a file; 0 where there is none."""
-    try:
-        return os.path.getsize(f"{path}-wal")
-    except OSError:
-        return 0
