@@ -186,7 +186,7 @@ class Pool:
         with self._lock:
             if not is_clean and loan in self._waiting:
                 self._waiting.remove(loan)
-            if self._holders.get(loan.place) is loan.mark:
+            if self._is_lent_to(loan):
                 if not is_clean:
                     self._tidy(loan.place)
                 if self._is_closed:
@@ -228,6 +228,9 @@ class Pool:
                 return True
         loan.place = -1
         return False
+
+    def _is_lent_to(self, loan: Loan) -> bool:
+        return self._holders.get(loan.place) is loan.mark
 
     def _hand_over(self) -> None:
         """Give connections to those who have waited longest, as far as there are any."""
@@ -274,7 +277,9 @@ class Pool:
         while not ready.acquire(timeout=max(0.0, min(look_after, loan.deadline - time.monotonic()))):
             with self._lock:
                 self._hand_over()
-                if loan.place < 0 and time.monotonic() >= loan.deadline:
+                if self._is_lent_to(loan) or self._is_closed:
+                    return
+                if time.monotonic() >= loan.deadline:
                     raise StoreBusy(self._when_busy)
             look_after = min(2 * look_after, _MAX_LOOK_SECONDS)
 

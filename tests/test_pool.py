@@ -1,0 +1,313 @@
+"""Connections are lent in order, come back whatever happens, and never cross a fork."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Callable
+
+import pytest
+
+from projects_wsgi import SQLiteStore, Store, StoreBusy, StoreUnavailable
+from projects_wsgi.storage import pool
+
+from .support.databases import connect, names
+from .support.process import environment
+
+
+class TimeLimit(BaseException):
+    """What a host's signal handler raises."""
+
+
+@contextmanager
+def running(*works: Callable[[], object]) -> Iterator[None]:
+    """Run functions in threads beside the block; wait for them at its end."""
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in threads:
+            thread.join()
+
+
+def is_idle(store: Store) -> bool:
+    """Tell whether nothing of a store is lent and nobody waits."""
+    return not any(p._holders or p._waiting for p in (store._readers, store._writers))
+
+
+# Whatever ends a wait
+
+
+@pytest.mark.parametrize("error", [TimeLimit, KeyboardInterrupt, MemoryError])
+def test_who_is_broken_off_while_waiting_keeps_nobody_from_writing(
+    store: Store, error: type[BaseException]
+) -> None:
+    def interrupt(signal_: int, frame: FrameType | None) -> None:
+        raise error
+
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store._writing(0):
+            is_held.set()
+            may_end.wait()
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with running(hold):
+            is_held.wait()
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(error):
+                store.create("interrupted")
+            may_end.set()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert store.create("after").name == "after"
+    assert is_idle(store)
+
+
+def test_no_moment_at_which_an_exception_comes_leaves_anything_lent_or_begun(store: Store) -> None:
+    # Another thread writes as well, so that the main thread sometimes waits and is handed over to.
+    done = threading.Event()
+    is_armed = False
+
+    def write() -> None:
+        while not done.is_set():
+            store.update("default", "by the other")
+
+    def interrupt(signal_: int, frame: FrameType | None) -> None:
+        if is_armed:
+            raise TimeLimit
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    deadline = time.monotonic() + 1.5
+    interrupted = turns = 0
+    with running(write):
+        try:
+            while time.monotonic() < deadline:
+                turns += 1
+                try:
+                    is_armed = True
+                    # After up to about as long as both take, a little later each time.
+                    signal.setitimer(signal.ITIMER_REAL, 1e-5 + turns % 97 * 3e-6)
+                    store.update("default", "by me")
+                    store.get("default")
+                    is_armed = False
+                except TimeLimit:
+                    is_armed = False
+                    interrupted += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            done.set()
+    signal.signal(signal.SIGALRM, before)
+    assert interrupted > 50
+    gc.collect()
+    assert store.update("default", "at last").description == "at last"
+    for each in (store._readers, store._writers):
+        each._hand_over()
+        assert not any(mark() is not None for mark in each._holders.values())
+    with ExitStack() as held:  # all that there are can still be lent
+        for _ in store._readers._places:
+            held.enter_context(store._reading())
+
+
+def test_a_connection_with_a_transaction_left_open_is_cleaned_before_it_is_lent_again(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store._reading() as session:
+        session.execute("BEGIN")
+        raise ZeroDivisionError
+    assert store.create("agent").name == "agent"
+
+
+def test_a_loan_that_dies_without_being_given_back_is_taken_back(file: Path) -> None:
+    with closing(SQLiteStore(file, busy_timeout=1)) as store:
+        session = pool.Loan(store._writers, 1.0).__enter__()
+        session.execute("BEGIN IMMEDIATE")
+        del session
+        assert store.create("agent").id == 2
+
+
+# In order
+
+
+def test_those_who_wait_are_served_in_the_order_in_which_they_came(store: Store) -> None:
+    order: list[int] = []
+
+    def write(number: int) -> None:
+        with store._writing(0):
+            order.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    with store._writing(0):
+        for number, thread in enumerate(threads):
+            thread.start()
+            while len(store._writers._waiting) <= number:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
+
+
+def test_another_reader_is_lent_when_the_last_has_been_out_for_a_turn(file_store: SQLiteStore) -> None:
+    file_store.list_rows()
+    waited = []
+
+    def read() -> None:
+        began = time.monotonic()
+        file_store.get("default")
+        waited.append(time.monotonic() - began)
+
+    with file_store._reading(), running(read):
+        pass
+    with file_store._reading():
+        time.sleep(0.02)
+        with running(read):
+            pass
+    assert min(waited) < 0.1  # neither waits for the other to end
+    with closing(SQLiteStore(file_store.path)) as store, store._reading():
+        began = time.monotonic()
+        store.get("default")
+        assert time.monotonic() - began >= 0.004
+
+
+def test_searches_leave_most_readers_to_others(file: Path) -> None:
+    with closing(SQLiteStore(file, busy_timeout=0.2)) as store, ExitStack() as held:
+        for _ in range(5):
+            held.enter_context(pool.Loan(store._readers, 1.0, is_search=True))
+        with pytest.raises(StoreBusy, match="in use"):
+            store.list_rows(name_contains="x")
+        assert names(store) == ["default"]
+        assert store.get(1).name == "default"
+
+
+def test_searches_that_wait_keep_nobody_else_waiting(file: Path) -> None:
+    with closing(SQLiteStore(file, busy_timeout=5)) as store:
+
+        def search() -> None:
+            store.list_rows(name_contains="x")
+
+        with ExitStack() as stack:
+            held = stack.enter_context(ExitStack())
+            for _ in range(5):
+                held.enter_context(pool.Loan(store._readers, 1.0, is_search=True))
+            stack.enter_context(running(*[search] * 8))
+            stack.callback(held.close)
+            while len(store._readers._waiting) < 8:
+                time.sleep(0.001)
+            began = time.monotonic()
+            store.get("default")
+            assert time.monotonic() - began < 0.1
+
+
+@pytest.mark.parametrize("text", ["no such text", "x" * 40])
+def test_reads_are_quick_while_many_clients_search(file: Path, text: str) -> None:
+    with closing(SQLiteStore(file, busy_timeout=25)) as store:
+        with connect(file) as connection:
+            connection.execute("BEGIN")
+            rows = ((f"{'x' * 30} {number}", f"{'x' * 30} {number}") for number in range(20_000))
+            connection.executemany(
+                "INSERT INTO projects (name, folded_name, kind, created_at, updated_at)"
+                " VALUES (?, ?, 'standard', '2026-01-01T00:00:00.000Z', '2026-01-01T00:00:00.000Z')",
+                rows,
+            )
+            connection.execute("COMMIT")
+        done = threading.Event()
+        slowest = 0.0
+
+        def search() -> None:
+            while not done.is_set():
+                assert store.list_rows(name_contains=text) == []
+
+        with running(*[search] * 80):
+            time.sleep(0.1)
+            for number in range(30):
+                began = time.monotonic()
+                (lambda: store.get("default"), lambda: store.get(5), store.list_rows)[number % 3]()
+                slowest = max(slowest, time.monotonic() - began)
+            done.set()
+        assert slowest < 0.1
+
+
+def test_waiting_for_another_process_does_not_burn_the_processor(file: Path) -> None:
+    with closing(SQLiteStore(file, busy_timeout=0.5)) as store, connect(file) as other:
+        store.create("before")
+        other.execute("BEGIN IMMEDIATE")
+        began = time.process_time()
+        with pytest.raises(StoreBusy):
+            store.create("agent")
+        assert time.process_time() - began < 0.25
+        other.execute("ROLLBACK")
+
+
+# Closing
+
+
+def test_who_waits_for_a_store_that_is_closed_is_told_at_once(store: Store) -> None:
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        with pytest.raises(StoreUnavailable, match="closed") as caught:
+            store.create("agent")
+        errors.append(caught.value)
+
+    with store._writing(0), running(wait):
+        while not store._writers._waiting:
+            time.sleep(0.001)
+        store.close()
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("database", ["projects.db", ":memory:"])
+def test_a_dropped_store_closes_its_connections_at_once_and_silently(tmp_path: Path, database: str) -> None:
+    program = """
+import gc, os, sys, weakref
+gc.disable()
+seen = []
+sys.unraisablehook = lambda unraisable: seen.append(unraisable.exc_value)
+from projects_wsgi import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+store.create("agent")
+store.list_rows()
+with store._reading() as session:
+    connection = session.connection
+del session, store
+try:
+    connection.execute("SELECT 1")
+except Exception as error:
+    print(error, os.listdir("."), seen)
+"""
+    line = [sys.executable, "-W", "error", "-c", program, database]
+    result = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=30)
+    left = [] if database == ":memory:" else ["projects.db"]
+    assert (result.stdout, result.stderr) == (f"Cannot operate on a closed database. {left} []\n", "")
+
+
+def test_ten_thousand_stores_leave_no_memory_and_no_hooks(file: Path) -> None:
+    SQLiteStore(file).close()
+
+    def open_and_close(count: int) -> None:
+        for _ in range(count):
+            with closing(SQLiteStore(":memory:")) as store:
+                store.ping()
+
+    open_and_close(100)
+    tracemalloc.start()
+    try:
+        open_and_close(10)
+        before, _ = tracemalloc.get_traced_memory()
+        open_and_close(10_000)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 50_000
+    assert len(pool._pools) < 10
