@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .app import Application, ProjectsApp
-from .auth import Authenticate, KeysError, Role, require_role
+from .app import ProjectsApp
+from .auth import Authenticate, KeysError, Role
 from .model import (
     ChangeForbidden,
     DefaultProjectProtected,
@@ -34,7 +34,6 @@ from .wire import PHOENIX_VERSION
 __version__ = "0.1.0"
 
 __all__ = [
-    "Application",
     "ChangeForbidden",
     "DefaultProjectProtected",
     "KeysError",
@@ -44,6 +43,7 @@ __all__ = [
     "ProjectKind",
     "ProjectNotFound",
     "ProjectRow",
+    "ProjectsApp",
     "ProjectsError",
     "Role",
     "SQLiteStore",
@@ -55,7 +55,6 @@ __all__ = [
     "StoreUnavailable",
     "__version__",
     "make_app",
-    "require_role",
 ]
 
 
@@ -72,7 +71,7 @@ def make_app(
     admin_secret: str | None = None,
     authenticate: Authenticate | None = None,
     phoenix_version: str = PHOENIX_VERSION,
-) -> Application:
+) -> ProjectsApp:
     """Return the projects API as a WSGI callable.
 
     database: the path of an SQLite file, made if missing; ":memory:"; or a Store.
@@ -90,8 +89,8 @@ def make_app(
     keys: the path of a keys file, which says who may do what: see keys. None: everybody may all.
     admin_secret: a key of an admin's besides, of at least 32 characters, with a digit and a
         lower-case letter.
-    authenticate: instead of keys, the host's own way: takes the environ, returns "viewer", "member",
-        "admin", or None for nobody known; see require_role.
+    authenticate: the host's own way instead of keys: takes the environ; returns "viewer", "member",
+        "admin", or None for a sender that is not known. Whatever it raises, nobody is let in.
     phoenix_version: the Phoenix to pass for, three integers; clients gate features on it.
     Raises StoreUnavailable or StoreBusy when the database cannot be opened; KeysError when the keys
     cannot be read; TypeError or ValueError for an argument that is not what it should be, and for
@@ -123,16 +122,16 @@ def make_app(
     else:
         raise TypeError(f'database must be a path, ":memory:" or a Store, not {database!r}')
     try:
-        app = ProjectsApp(
+        return ProjectsApp(
             store,
             max_page_size=max_page_size,
             max_body_size=max_body_size,
             phoenix_version=phoenix_version,
             read_only=read_only,
+            authenticate=authenticate,
             needs_key=needs_key,
         )
     except ValueError:
         if store is not database:
             store.close()
         raise
-    return app if authenticate is None else require_role(app, authenticate)

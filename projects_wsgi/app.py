@@ -4,43 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
-from typing import Protocol
 
 from . import openapi, wire
-from .model import ProjectsError, StoreBusy, StoreError, StoreReadOnly
+from .auth import Authenticate, authorize
+from .model import StoreError, StoreReadOnly
 from .router import Router
 from .storage import Store
-from .wsgi import Environ, HTTPError, Request, Response, StartResponse, request_line
+from .wsgi import TEXT, Environ, HTTPError, Request, Response, StartResponse, request_line
 
 logger = logging.getLogger("projects_wsgi")
 
 
-class Application(Protocol):
-    """The projects API as a WSGI callable, with or without keys."""
-
-    @property
-    def store(self) -> Store:
-        """Where the projects are; open to the host as well."""
-        ...
-
-    @property
-    def common_headers(self) -> Iterable[tuple[str, str]]:
-        """The headers that every answer carries."""
-        ...
-
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request as PEP 3333 has it."""
-        ...
-
-
 class ProjectsApp:
-    """The projects API of Phoenix as a WSGI callable over a store.
+    """The projects API of Phoenix as a WSGI callable over a store; see make_app, which makes it.
 
-    store: where the projects are; open to the host as well.
-    needs_key: whether the OpenAPI document says that /v1/ does; who sees to it is auth's business.
-    The rest: see make_app.
-    Raises ValueError for a number or a version out of its range.
+    store: where the projects are, for the host's own use as well.
+    common_headers: the headers of every answer.
+    needs_key: whether the OpenAPI document says that /v1/ needs a key.
+    The other parameters are those of make_app.
+    Raises ValueError for a number out of its range, or a version that is not three integers.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
     """
@@ -53,6 +35,7 @@ class ProjectsApp:
         max_body_size: int = 1_048_576,
         phoenix_version: str = wire.PHOENIX_VERSION,
         read_only: bool = False,
+        authenticate: Authenticate | None = None,
         needs_key: bool = False,
     ) -> None:
         if max_page_size < 1:
@@ -65,106 +48,103 @@ class ProjectsApp:
         self.max_page_size = max_page_size
         self.max_body_size = max_body_size
         self.phoenix_version = phoenix_version
-        # Those that every answer carries.
         self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
+        self._authenticate = authenticate
         self.needs_key = needs_key
-        refuse = self.refuse_write if read_only else None
-        collection = {"GET": self.list_projects, "POST": refuse or self.create_project}
+        # Functions, not bound methods: they would refer back to the application, and a dropped one
+        # would keep its store open until the garbage collector runs.
+        app = type(self)
+        refuse = app.refuse_write if read_only else None
+        collection = {"GET": app.list_projects, "POST": refuse or app.create_project}
         self._router = Router(
             {
                 "/v1/projects": collection,
                 "/v1/projects/": collection,
                 "/v1/projects/{project_identifier}": {
-                    "GET": self.get_project,
-                    "PUT": refuse or self.update_project,
-                    "DELETE": refuse or self.delete_project,
+                    "GET": app.get_project,
+                    "PUT": refuse or app.update_project,
+                    "DELETE": refuse or app.delete_project,
                 },
-                "/healthz": {"GET": self.get_health},
-                "/readyz": {"GET": self.get_readiness},
-                "/arize_phoenix_version": {"GET": self.get_phoenix_version},
-                "/openapi.json": {"GET": self.get_openapi},
+                "/healthz": {"GET": app.get_health},
+                "/readyz": {"GET": app.get_readiness},
+                "/arize_phoenix_version": {"GET": app.get_phoenix_version},
+                "/openapi.json": {"GET": app.get_openapi},
             }
         )
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
         """Answer a request as PEP 3333 has it."""
-        response = self._respond(environ)
-        is_head = environ.get("REQUEST_METHOD") == "HEAD"
-        return response.send(start_response, self.common_headers, with_body=not is_head)
-
-    def _respond(self, environ: Environ) -> Response:
-        """Answer a request, whatever happens."""
-        arguments: tuple[str, ...] = ()
         try:
             request = Request(environ)
-            handler, arguments = self._router.match(request.method, request.path)
-            return handler(request, *arguments)
-        except wire.WireError as error:
-            return Response(error.status, error.content_type, error.body)
+            if self._authenticate is not None:
+                authorize(request, self._authenticate)
+            handler, identifier = self._router.match(request.method, request.path)
+            response = handler(self, request) if identifier is None else handler(self, request, identifier)
         except HTTPError as error:
-            return Response(error.status, wire.TEXT, wire.render_text(error.text), error.headers)
-        except ProjectsError as error:
-            if isinstance(error, StoreError):
+            response = error.response
+        except Exception as error:
+            response = wire.render_error(error)
+            if response.status == 500:
+                logger.exception("an unforeseen error at %a", request_line(environ))
+            elif isinstance(error, StoreError):
                 logger.error("%s", error)
-            status, body = wire.render_error(error, "".join(arguments))
-            headers = [("Retry-After", "1")] if isinstance(error, StoreBusy) else []
-            return Response(status, wire.TEXT, body, headers)
-        except Exception:
-            logger.exception("an unforeseen error at %a", request_line(environ))
-            return Response(500, wire.TEXT, b"Internal Server Error")
+        is_head = environ.get("REQUEST_METHOD") == "HEAD"
+        return response.send(start_response, self.common_headers, with_body=not is_head)
 
     # /v1/projects
 
     def list_projects(self, request: Request) -> Response:
-        """Answer a page of projects, newest first."""
+        """Answer with a page of projects, newest first."""
         page = wire.parse_page_parameters(request.query, self.max_page_size)
         # One row more than the page holds tells whether and where the next one starts.
         rows = self.store.list_rows(page.start_id, page.limit + 1, page.name_contains, page.kinds)
         return Response(200, wire.JSON, wire.render_page(rows, page.limit))
 
     def create_project(self, request: Request) -> Response:
-        """Make a project and answer it."""
+        """Make a project and answer with it."""
         body = request.read_body(self.max_body_size)
         name, description = wire.parse_create(body, request.content_type)
-        return Response(200, wire.JSON, wire.render_project(self.store.create(name, description)[:3]))
+        project = self.store.create(name, description)
+        return Response(200, wire.JSON, wire.render_project(project[:3]))
 
     # /v1/projects/{project_identifier}
 
     def get_project(self, _: Request, identifier: str) -> Response:
-        """Answer the project of an id or a name."""
+        """Answer with the project of an id or a name."""
         return Response(200, wire.JSON, wire.render_project(self.store.get_row(identifier)))
 
     def update_project(self, request: Request, identifier: str) -> Response:
-        """Set a project's description and answer the project."""
-        description = wire.parse_update(request.read_body(self.max_body_size), request.content_type)
+        """Set a project's description and answer with the project."""
+        body = request.read_body(self.max_body_size)
+        description = wire.parse_update(body, request.content_type)
         project = self.store.update(identifier, description)
         return Response(200, wire.JSON, wire.render_project(project[:3]))
 
     def delete_project(self, _: Request, identifier: str) -> Response:
-        """Delete a project and answer nothing."""
+        """Delete a project."""
         self.store.delete(identifier)
         return Response(204)
 
     def refuse_write(self, *_: object) -> Response:
-        """Refuse what changes something, in read-only mode, before its body is read."""
+        """Refuse a change in read-only mode, before its body is read."""
         raise StoreReadOnly
 
-    # The rest
+    # The other routes
 
     def get_health(self, _: Request) -> Response:
-        """Answer that the process does."""
-        return Response(200, wire.TEXT, b"OK")
+        """Answer that the process runs."""
+        return Response(200, TEXT, b"OK")
 
     def get_readiness(self, _: Request) -> Response:
-        """Answer whether the store does."""
+        """Answer whether the store can be used."""
         self.store.ping()
         return Response(200, wire.JSON, b"{}")
 
     def get_phoenix_version(self, _: Request) -> Response:
-        """Answer the version of the Phoenix to pass for."""
-        return Response(200, wire.TEXT, wire.render_text(self.phoenix_version))
+        """Answer with the version of Phoenix whose API this is."""
+        return Response(200, TEXT, self.phoenix_version.encode())
 
     def get_openapi(self, _: Request) -> Response:
-        """Answer the OpenAPI document."""
+        """Answer with the OpenAPI document."""
         document = openapi.build_document(self.phoenix_version, self.needs_key)
         return Response(200, wire.JSON, wire.render_json(document))

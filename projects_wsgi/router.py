@@ -13,9 +13,9 @@ Handler = Callable[..., Response]
 class Router:
     """Finds the handler of a request.
 
-    routes: for each path its methods, for each method its handler. A path that ends in "{name}"
-    is a prefix: all that follows is the argument, slashes included. GET answers HEAD as well,
-    and every path answers OPTIONS.
+    routes: for each path its methods, for each method its handler. A path that ends in "{name}" is a
+        prefix: the rest of a path is the identifier, slashes included. HEAD has the handler of GET,
+        and every path answers OPTIONS.
     """
 
     def __init__(self, routes: Mapping[str, Mapping[str, Handler]]) -> None:
@@ -31,28 +31,28 @@ class Router:
             prefix, brace, _ = path.partition("{")
             (self._prefixes if brace else self._exact)[prefix] = handlers
 
-    def match(self, method: str, path: str) -> tuple[Handler, tuple[str, ...]]:
-        """Return the handler of a request, and the arguments in its path (none or one).
+    def match(self, method: str, path: str) -> tuple[Handler, str | None]:
+        """Return the handler of a request, and the identifier in its path; None if the path has none.
 
-        Raises HTTPError: 404 for an unknown path, 405 with Allow for a method that it lacks.
+        Raises HTTPError: 404 for an unknown path, 405 with Allow for a method that the path lacks.
         """
-        handlers, arguments = self._match_path(path)
-        handler = handlers.get(method)
-        if handler is None:
+        handlers = self._exact.get(path)
+        identifier = None
+        if handlers is None:
+            for prefix, candidates in self._prefixes.items():
+                if path.startswith(prefix):
+                    handlers = candidates
+                    identifier = path[len(prefix) :]
+                    break
+            else:
+                raise HTTPError(404, "Not Found")
+        if method not in handlers:
             raise HTTPError(405, "Method Not Allowed", [("Allow", ", ".join(handlers))])
-        return handler, arguments
-
-    def _match_path(self, path: str) -> tuple[dict[str, Handler], tuple[str, ...]]:
-        if path in self._exact:
-            return self._exact[path], ()
-        for prefix, handlers in self._prefixes.items():
-            if path.startswith(prefix):
-                return handlers, (path[len(prefix) :],)
-        raise HTTPError(404, "Not Found")
+        return handlers[method], identifier
 
 
 def _answer_options(allow: str) -> Handler:
-    def options(*_: object) -> Response:
+    def answer(*_: object) -> Response:
         return Response(204, headers=[("Allow", allow)])
 
-    return options
+    return answer

@@ -23,7 +23,7 @@ from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import SimpleHandler
 from wsgiref.headers import Headers
 
-from .wsgi import Environ, HTTPError, Response, WSGIApplication
+from .wsgi import Environ, HTTPError, StartResponse, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
 
@@ -232,7 +232,11 @@ class _Connection(socketserver.BaseRequestHandler):
             environ, body = {**self.server.base_environ, "SERVER_PROTOCOL": "HTTP/1.1"}, _Body(self)
             body.is_broken = True
             is_head = self.request_line.startswith(b"HEAD ")
-            application = _refusing_application(error, self.server.headers, with_body=not is_head)
+            response = error.response
+
+            def application(_: Environ, start_response: StartResponse) -> list[bytes]:
+                return response.send(start_response, self.server.headers, with_body=not is_head)
+
         gateway = _Gateway(self, environ, body)
         if environ.get("REQUEST_METHOD") in ("GET", "HEAD"):
             began = self.server.turn.take()
@@ -492,10 +496,3 @@ class _Gateway(SimpleHandler):
         if self.status:
             self.outcome = f"{self.status[:3]} {self.bytes_sent}"
         super().close()
-
-
-def _refusing_application(
-    error: HTTPError, headers: Iterable[tuple[str, str]], with_body: bool
-) -> WSGIApplication:
-    response = Response(error.status, "text/plain; charset=utf-8", error.text.encode())
-    return lambda _, start_response: response.send(start_response, headers, with_body)

@@ -1,7 +1,7 @@
-"""The Phoenix wire: how ids, parameters, bodies, answers and errors are spelled.
+"""The Phoenix wire: how cursors, parameters, bodies, answers and errors are spelled.
 
-Facts without a source named beside them were read off a running Phoenix 20.26.1; its answers,
-request by request, are in tests/recorded.
+Where no source is named, a fact was read off a running Phoenix 20.26.1, whose answers are in
+tests/recorded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import re
 from binascii import b2a_base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring as _quoted
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
@@ -22,7 +22,6 @@ from .model import (
     ProjectKind,
     ProjectNotFound,
     ProjectRow,
-    ProjectsError,
     StoreBusy,
     StoreError,
     StoreFull,
@@ -31,16 +30,16 @@ from .model import (
     parse_identifier,
     render_global_id,
 )
+from .wsgi import TEXT, Headers, HTTPError, Response
 
 PHOENIX_VERSION = "20.26.1"
 VERSION_HEADER = "x-phoenix-server-version"
 
 JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
 
 DEFAULT_LIMIT = 100
 
-# What Phoenix tells those who may not.
+# The texts of 401 and 403.
 INVALID_TOKEN = "Invalid token"
 EXPIRED_TOKEN = "Expired token"
 VIEWERS_CANNOT = "Viewers cannot perform this action."
@@ -50,37 +49,23 @@ ONLY_ADMINS_CAN = "Only admin or system users can perform this action."
 MAX_NESTING = 900
 
 
-class WireError(Exception):
-    """A request that breaks a rule of the wire, and the answer that says so.
+# Cursors
 
-    status: the HTTP status. content_type, body: the answer's.
-    """
-
-    def __init__(self, status: int, content_type: str, body: bytes) -> None:
-        super().__init__(status, body)
-        self.status = status
-        self.content_type = content_type
-        self.body = body
-
-
-# Ids and cursors
-
-# All that render_global_id returns and nothing else: after the first digit, base64 takes three at a time.
-_TWO_DIGITS = "([MN][DTjz]|O[DT])[AEIMQUYcgk]"
-ID_PATTERN = f"UHJvamVjdDo[x-z0-5]({_TWO_DIGITS}[w-z0-5])*(([MN][AQgw]|O[AQ])==|{_TWO_DIGITS}=)?"
+# What a project's id looks like; for people, and for the OpenAPI document.
+ID_PATTERN = "^UHJvamVjdDo[0-9A-Za-z+/]+=*$"
 
 
 def parse_cursor(cursor: str) -> int | None:
-    """Return the id at which the page of a cursor starts; None for the empty cursor.
+    """Return the first id that the page of a cursor may hold; None for the empty cursor.
 
-    Raises WireError (422) for what is no cursor.
+    Raises HTTPError (422) for a text that is not a cursor.
     """
     if not cursor:
         return None
     try:
         return parse_global_id(cursor)[1]
     except ValueError:
-        raise WireError(422, TEXT, render_text(f"Invalid cursor format: {cursor}")) from None
+        raise HTTPError(422, f"Invalid cursor format: {cursor}") from None
 
 
 # Query parameters
@@ -118,7 +103,7 @@ def parse_page_parameters(query: str, max_page_size: int) -> PageParameters:
     """Return the parameters of a list request.
 
     query: the query string. max_page_size: rows, > 0; a larger limit becomes this.
-    Raises WireError (422).
+    Raises HTTPError (422).
     """
     values = dict(parse_qsl(query, keep_blank_values=True))
     errors: list[dict[str, Any]] = []
@@ -164,7 +149,7 @@ def parse_create(body: bytes, content_type: str) -> tuple[str, str | None]:
     """Return the name and the description that a POST asks for.
 
     body: the request's body. content_type: its Content-Type, "" if none came.
-    Raises WireError (400, 422).
+    Raises HTTPError (400, 422).
     """
     document = _parse_object(body, content_type)
     errors: list[dict[str, Any]] = []
@@ -186,7 +171,7 @@ def parse_update(body: bytes, content_type: str) -> str | None:
     """Return the description that a PUT asks for; None leaves it as it is.
 
     body: the request's body. content_type: its Content-Type, "" if none came.
-    Raises WireError (400, 422).
+    Raises HTTPError (400, 422).
     """
     errors: list[dict[str, Any]] = []
     description = _parse_description(_parse_object(body, content_type), errors)
@@ -249,10 +234,12 @@ def _parse_float(text: str) -> float:
 
 _decode_json = json.JSONDecoder(parse_float=_parse_float, parse_constant=_refuse_constant).decode
 
-_JSON_STRING = r'"(?:[^"\\]+|\\.)*"?'
-# Takes every token whole, integers too: searching within them again would take quadratic time.
-_NUMBERS = re.compile(rf"{_JSON_STRING}|(-?(?:NaN|Infinity|\d+((?:\.\d+)?(?:[eE][+-]?\d+)?)))", re.DOTALL)
-_BRACKETS = re.compile(rf"{_JSON_STRING}|[\[{{]|([\]}}])", re.DOTALL)
+# Each token is taken whole, integers too: searching within them again would take quadratic time.
+_TOKENS = re.compile(
+    r'"(?:[^"\\]+|\\.)*"?|(?P<open>[\[{])|(?P<close>[\]}])'
+    r"|(?P<number>-?(?:NaN|Infinity|[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?))",
+    re.DOTALL,
+)
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _PROPERTY_NAME_EXPECTED = "Expecting property name enclosed in double quotes"
 
@@ -260,37 +247,35 @@ _PROPERTY_NAME_EXPECTED = "Expecting property name enclosed in double quotes"
 def _parse_json(text: str) -> Any:
     """Decode JSON as every supported Python would, with the messages of Python 3.9 to 3.12.
 
-    Raises WireError: 422 where the text is not JSON, 400 where it is too deep or too long a number.
+    Raises HTTPError: 422 if the text is not JSON, 400 if it nests too deep or holds too long a number.
     """
     value = None
-    error: WireError | None = None
+    message = ""
     end = len(text)
     try:
         value = _decode_json(text)
-    except json.JSONDecodeError as failure:
-        message, end = failure.msg, failure.pos
+    except json.JSONDecodeError as error:
+        message, end = error.msg, error.pos
         if message.startswith("Illegal trailing comma"):
-            # Python 3.13 names the comma; those before, what they found in its place.
+            # Python 3.13 points at the comma; those before, at what follows it.
             end = _BLANKS.match(text, end + 1).end()  # type: ignore[union-attr]
             message = "Expecting value" if text[end] == "]" else _PROPERTY_NAME_EXPECTED
-        error = _json_error(message, end)
     except _NotFiniteError:
-        end = _find_not_finite(text)
-        error = _json_error("Expecting a finite number", end)
+        message, end = "Expecting a finite number", _find_not_finite(text)
     except (RecursionError, ValueError):
         raise _parsing_error() from None
-    # Python 3.12 and later decode more than others do: what is too deep for one is for all.
+    # Python 3.12 and later decode deeper than others: what is too deep for one is too deep for all.
     if _is_too_deep(text, end):
         raise _parsing_error()
-    if error is not None:
-        raise error
+    if message:
+        raise _validation_error([_error("json_invalid", ["body", end], {}, {"error": message})])
     return value
 
 
 def _find_not_finite(text: str) -> int:
-    for match in _NUMBERS.finditer(text):
-        is_integer = match[2] == ""
-        if match[1] and not is_integer and not math.isfinite(float(match[1])):
+    for match in _TOKENS.finditer(text):
+        number = match["number"]
+        if number and not number.lstrip("-").isdigit() and not math.isfinite(float(number)):
             return match.start()
     raise AssertionError("the decoder found a number that is not finite")
 
@@ -299,61 +284,58 @@ def _is_too_deep(text: str, end: int) -> bool:
     if text.count("[", 0, end) + text.count("{", 0, end) <= MAX_NESTING:
         return False
     depth = 0
-    for match in _BRACKETS.finditer(text, 0, end):
-        if match[1]:
-            depth -= 1
-        elif match[0][0] != '"':
+    for match in _TOKENS.finditer(text, 0, end):
+        if match["open"]:
             depth += 1
             if depth > MAX_NESTING:
                 return True
+        elif match["close"]:
+            depth -= 1
     return False
 
 
 # Answers
 
-
-def _render_rows(rows: Iterable[ProjectRow]) -> str:
-    # Equal to json.dumps, at two thirds of its cost. The template stands here, not in a constant,
-    # because Python compiles it only where it sees it; and in a loop, lest each row cost a call.
-    return ",".join(
-        [
-            '{"name":%s,"description":%s,"id":"%s"}'
-            % (
-                _quoted(name),
-                "null" if description is None else _quoted(description),
-                b2a_base64(b"Project:%d" % project_id, newline=False).decode(),
-            )
-            for project_id, name, description in rows
-        ]
-    )
+# A project is what json.dumps makes of it, at two thirds of the cost. The template stands where it is
+# filled in, because only there Python compiles it, and twice, because a page must not call per row.
 
 
 def render_project(row: ProjectRow) -> bytes:
     """Return the JSON of one project."""
-    return ('{"data":%s}' % _render_rows([row])).encode()
+    project_id, name, description = row
+    text = '{"data":{"name":%s,"description":%s,"id":"%s"}}' % (
+        _quoted(name),
+        "null" if description is None else _quoted(description),
+        b2a_base64(b"Project:%d" % project_id, newline=False).decode(),
+    )
+    return text.encode()
 
 
 def render_page(rows: Sequence[ProjectRow], limit: int) -> bytes:
     """Return the JSON of a page.
 
-    rows: the page's, and one more if there is a next page. limit: rows, > 0.
+    rows: those of the page, and one more if there is a next page. limit: rows, > 0.
     """
     next_cursor = "null"
     if len(rows) > limit:
         next_cursor = f'"{render_global_id(rows[limit][0])}"'
         rows = rows[:limit]
-    return ('{"data":[%s],"next_cursor":%s}' % (_render_rows(rows), next_cursor)).encode()
+    projects = [
+        '{"name":%s,"description":%s,"id":"%s"}'
+        % (
+            _quoted(name),
+            "null" if description is None else _quoted(description),
+            b2a_base64(b"Project:%d" % project_id, newline=False).decode(),
+        )
+        for project_id, name, description in rows
+    ]
+    return ('{"data":[%s],"next_cursor":%s}' % (",".join(projects), next_cursor)).encode()
 
 
 def render_json(value: object) -> bytes:
     """Return a value as compact JSON in UTF-8; lone surrogates, which UTF-8 lacks, stay escaped."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace")
-
-
-def render_text(text: str) -> bytes:
-    """Return a text answer's body."""
-    return text.encode("utf-8", "replace")
 
 
 # Errors
@@ -380,45 +362,43 @@ def _error(type_: str, loc: list[Any], input_: object, ctx: dict[str, Any] | Non
     return error
 
 
-def _validation_error(errors: list[dict[str, Any]]) -> WireError:
+def _validation_error(errors: list[dict[str, Any]]) -> HTTPError:
     try:
-        return WireError(422, JSON, render_json({"detail": errors}))
+        return HTTPError(422, render_json({"detail": errors}), content_type=JSON)
     except RecursionError:
         # The input was decoded just below the recursion limit and is encoded just above it.
         return _parsing_error()
 
 
-def _json_error(message: str, position: int) -> WireError:
-    return _validation_error([_error("json_invalid", ["body", position], {}, {"error": message})])
+def _parsing_error() -> HTTPError:
+    return HTTPError(400, "There was an error parsing the body")
 
 
-def _parsing_error() -> WireError:
-    return WireError(400, TEXT, render_text("There was an error parsing the body"))
-
-
-# What each error of the model, and whatever derives from it, becomes: a status and a text.
-_ERRORS: dict[type, tuple[int, str]] = {
-    ProjectNotFound: (404, "Project with {error.addressed_by} {identifier} not found"),
-    ProjectExists: (409, "Project with name {error.name} already exists"),
-    ChangeForbidden: (409, "Other data in the database forbid this change"),
-    DefaultProjectProtected: (403, "The default project cannot be deleted"),
-    StoreReadOnly: (403, "This server is read-only: projects cannot be created, changed or deleted here"),
-    StoreBusy: (503, "The database is busy: others are writing to it. Nothing was changed; try again"),
+# The answer to each error, and to those that derive from it: status, text, headers.
+_ANSWERS: dict[type[BaseException], tuple[int, str, Headers]] = {
+    ProjectNotFound: (404, "Project with {error.addressed_by} {error.key} not found", ()),
+    ProjectExists: (409, "Project with name {error.name} already exists", ()),
+    ChangeForbidden: (409, "Other data in the database forbid this change", ()),
+    DefaultProjectProtected: (403, "The default project cannot be deleted", ()),
+    StoreReadOnly: (403, "This server is read-only: projects cannot be created, changed or deleted here", ()),
+    StoreBusy: (
+        503,
+        "The database is busy: others are writing to it. Nothing was changed; try again",
+        [("Retry-After", "1")],
+    ),
     StoreFull: (
         507,
         "The database is full. Nothing was changed; delete projects or make room for it, then try again",
+        (),
     ),
-    StoreError: (503, "The database does not answer. Nothing was changed; see the server's log"),
+    StoreError: (503, "The database does not answer. Nothing was changed; see the server's log", ()),
+    Exception: (500, "Internal Server Error", ()),  # a ProjectsError of no other kind, or a bug
 }
 
 
-def render_error(error: ProjectsError, identifier: str) -> tuple[int, bytes]:
-    """Return the status of an error of the model, and the text that tells a client of it.
-
-    identifier: the path's, as it came; "" where the path has none.
-    """
-    for class_ in type(error).__mro__:
-        if class_ in _ERRORS:
-            status, text = _ERRORS[class_]
-            return status, render_text(text.format(error=error, identifier=identifier))
-    return 500, b"Internal Server Error"
+def render_error(error: Exception) -> Response:
+    """Return the answer to an error of the model; to any other error, a bare 500."""
+    answers = (_ANSWERS[class_] for class_ in type(error).__mro__ if class_ in _ANSWERS)
+    status, text, headers = next(answers)
+    # A store of the host's own may raise errors whose names hold lone surrogates.
+    return Response(status, TEXT, text.format(error=error).encode("utf-8", "replace"), headers)

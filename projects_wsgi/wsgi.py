@@ -1,4 +1,4 @@
-"""The edge to the server: PEP 3333's environ becomes a Request, a Response becomes its answer."""
+"""The edge to the server (PEP 3333): an environ becomes a Request, a Response becomes the answer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Any, Callable, NamedTuple
 
 Environ = dict[str, Any]
-Headers = list[tuple[str, str]]
+Headers = Iterable[tuple[str, str]]
 StartResponse = Callable[..., Any]
 WSGIApplication = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+TEXT = "text/plain; charset=utf-8"
 
 # Reason phrases of RFC 9110, 6585 and 4918, the same on every Python (http.HTTPStatus changes some).
 _STATUS_LINES = {
@@ -32,25 +34,58 @@ _STATUS_LINES = {
 }
 
 
-class HTTPError(Exception):
-    """A request that breaks a rule of HTTP, or asks for what is not here.
+class Response(NamedTuple):
+    """One answer.
 
-    status: the HTTP status. text: the answer's body. headers: those that the status demands.
+    content_type: None if there is no body. headers: those besides Content-Type and Content-Length.
     """
 
-    def __init__(self, status: int, text: str, headers: Iterable[tuple[str, str]] = ()) -> None:
-        super().__init__(status, text)
-        self.status = status
-        self.text = text
-        self.headers = headers
+    status: int
+    content_type: str | None = None
+    body: bytes = b""
+    headers: Headers = ()
+
+    def send(
+        self, start_response: StartResponse, common_headers: Headers = (), with_body: bool = True
+    ) -> list[bytes]:
+        """Start the response and return what the server has to send.
+
+        common_headers: those that every answer carries.
+        with_body: False for the answer to a HEAD, which has the same headers and no body.
+        """
+        status, content_type, body, headers = self
+        all_headers = [*common_headers, *headers]
+        if content_type is not None:
+            all_headers += [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+        start_response(_STATUS_LINES[status], all_headers)
+        return [body] if with_body and body else []
+
+
+class HTTPError(Exception):
+    """A request that cannot be answered as asked; it carries the answer that says so.
+
+    status, headers, content_type: those of the answer.
+    body: that of the answer; a str is sent as UTF-8.
+
+    response: the answer.
+    """
+
+    def __init__(
+        self, status: int, body: str | bytes, headers: Headers = (), content_type: str = TEXT
+    ) -> None:
+        super().__init__(status, body)
+        if isinstance(body, str):
+            body = body.encode()
+        self.response = Response(status, content_type, body, headers)
 
 
 class Request:
     """One request, read from its environ.
 
-    method: upper case as it came. path: without the prefix at which the application is mounted,
-    as text; bytes that are not UTF-8 are U+FFFD, slashes at its start are one.
-    query: the query string, percent-encoded.
+    method: as it came.
+    path: below the prefix at which the application is mounted; bytes that are not UTF-8 are U+FFFD,
+    slashes at its start are one.
+    Raises HTTPError (400) for a path that is not as PEP 3333 has it.
     """
 
     __slots__ = ("environ", "method", "path")
@@ -58,12 +93,13 @@ class Request:
     def __init__(self, environ: Environ) -> None:
         self.environ = environ
         self.method: str = environ["REQUEST_METHOD"]
-        path = _text(environ.get("PATH_INFO", ""))
+        path = _decode(environ, "PATH_INFO")
         self.path = "/" + path.lstrip("/") if path.startswith("//") else path
 
     @property
     def query(self) -> str:
-        return _text(self.environ.get("QUERY_STRING", ""))
+        """The query string, percent-encoded. Raises HTTPError (400), as for a path."""
+        return _decode(self.environ, "QUERY_STRING")
 
     @property
     def content_type(self) -> str:
@@ -75,24 +111,18 @@ class Request:
         """Return the body.
 
         max_size: bytes; a longer body is not read.
-        Raises HTTPError: 400 where the body ends early or its length is no number, 411 where no
-        length is known, 413 where it is too long.
+        Raises HTTPError: 400 if the body ends early or its length is not a number, 411 if its
+        length is unknown, 413 if it is too long.
         """
         environ = self.environ
         content_length = environ.get("CONTENT_LENGTH", "")
         if content_length:
-            if not (content_length.isascii() and content_length.isdigit()):
-                raise HTTPError(400, "Content-Length is not a number")
-            # Nothing that anybody would allow has 18 digits, and int() limits how many it takes.
-            digits = content_length.lstrip("0")
-            size = int(digits or 0) if len(digits) < 18 else max_size + 1
-            if size > max_size:
-                raise _too_large(max_size)
+            size = _parse_length(content_length, max_size)
             body = _read(environ["wsgi.input"], size)
             if len(body) < size:
                 raise HTTPError(400, f"The body ended after {len(body)} of {size} bytes")
             return body
-        if environ.get("wsgi.input_terminated"):
+        if environ.get("wsgi.input_terminated"):  # the server has undone the chunks
             body = _read(environ["wsgi.input"], max_size + 1)
             if len(body) > max_size:
                 raise _too_large(max_size)
@@ -102,33 +132,6 @@ class Request:
         return b""
 
 
-class Response(NamedTuple):
-    """One answer: status; content_type, None if there is no body; body; further headers."""
-
-    status: int
-    content_type: str | None = None
-    body: bytes = b""
-    headers: Iterable[tuple[str, str]] = ()
-
-    def send(
-        self,
-        start_response: StartResponse,
-        common_headers: Iterable[tuple[str, str]] = (),
-        with_body: bool = True,
-    ) -> list[bytes]:
-        """Start the response and return what the server has to send.
-
-        common_headers: those that all answers carry.
-        with_body: False answers a HEAD: the headers are the same, the body stays away.
-        """
-        headers = [*common_headers, *self.headers]
-        if self.content_type is not None:
-            headers.append(("Content-Type", self.content_type))
-            headers.append(("Content-Length", str(len(self.body))))
-        start_response(_STATUS_LINES[self.status], headers)
-        return [self.body] if with_body and self.body else []
-
-
 def request_line(environ: Environ) -> str:
     """Return the first line of a request, as far as environ tells; it may hold any character."""
     path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
@@ -136,20 +139,31 @@ def request_line(environ: Environ) -> str:
     return f"{environ.get('REQUEST_METHOD')} {path}{query} {environ.get('SERVER_PROTOCOL', '')}".rstrip()
 
 
-def _text(native: str) -> str:
-    """Decode a string of environ, whose characters stand for bytes (PEP 3333), as UTF-8."""
+def _decode(environ: Environ, name: str) -> str:
+    """Return a variable of environ, whose characters stand for bytes (PEP 3333), as UTF-8."""
+    native: str = environ.get(name, "")
     if native.isascii():
         return native
     try:
-        raw = native.encode("latin-1")
+        return native.encode("latin-1").decode("utf-8", "replace")
     except UnicodeEncodeError:
-        # The host has decoded it already. A 0xFF, which UTF-8 never holds, passes for no other character.
-        raw = bytes(min(ord(char), 0xFF) for char in native)
-    return raw.decode("utf-8", "replace")
+        raise HTTPError(
+            400, f"The server breaks PEP 3333: {name} holds characters above U+00FF, which are not bytes"
+        ) from None
+
+
+def _parse_length(content_length: str, max_size: int) -> int:
+    if not (content_length.isascii() and content_length.isdigit()):
+        raise HTTPError(400, "Content-Length is not a number")
+    digits = content_length.lstrip("0") or "0"
+    # int() refuses a number of thousands of digits; no allowed size has 18.
+    if len(digits) >= 18 or int(digits) > max_size:
+        raise _too_large(max_size)
+    return int(digits)
 
 
 def _read(stream: Any, size: int) -> bytes:
-    """Read size bytes, or all that there are: a stream may hand them out in pieces."""
+    """Read size bytes, or all there are; a stream may return fewer at a time than it is asked for."""
     try:
         body: bytes = stream.read(size)
         if len(body) == size or not body:

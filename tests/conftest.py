@@ -8,7 +8,7 @@ import pytest
 import webtest
 from hypothesis import HealthCheck, settings
 
-from projects_wsgi import Application, SQLiteStore, Store, make_app
+from projects_wsgi import ProjectsApp, SQLiteStore, Store, make_app
 
 from .support.process import Process, running_server
 
@@ -53,7 +53,7 @@ def mount(prefix: str, app: Any) -> Any:
 
 
 @pytest.fixture
-def projects_app(tmp_path: Path) -> Iterator[Application]:
+def projects_app(tmp_path: Path) -> Iterator[ProjectsApp]:
     """The application over a fresh file."""
     app = make_app(tmp_path / "projects.db")
     yield app
@@ -73,7 +73,7 @@ class PrefixedApp(webtest.TestApp):
 
 
 @pytest.fixture(params=["", "/phoenix/api"], ids=["root", "prefix"])
-def app(request: pytest.FixtureRequest, projects_app: Application) -> webtest.TestApp:
+def app(request: pytest.FixtureRequest, projects_app: ProjectsApp) -> webtest.TestApp:
     """webtest's client, its lint on, at the root and mounted under a prefix."""
     return PrefixedApp(projects_app, request.param)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from wsgiref.util import setup_testing_defaults
@@ -15,8 +18,10 @@ import pytest
 import webtest
 
 from projects_wsgi import (
-    Application,
+    ProjectExists,
+    ProjectsApp,
     ProjectsError,
+    Role,
     SQLiteStore,
     StoreBusy,
     StoreError,
@@ -25,6 +30,8 @@ from projects_wsgi import (
     make_app,
     wire,
 )
+from projects_wsgi.keys import add_key
+from projects_wsgi.wsgi import TEXT
 
 VERSION = ("x-phoenix-server-version", "20.26.1")
 
@@ -121,7 +128,7 @@ def test_a_limit_beyond_the_largest_page_loses_nothing() -> None:
 
 
 def test_other_kinds_are_listed_when_asked_for_and_always_reachable(
-    app: webtest.TestApp, projects_app: Application
+    app: webtest.TestApp, projects_app: ProjectsApp
 ) -> None:
     projects_app.store.create("run", kind="experiment")
     projects_app.store.create("judge", kind="dataset_evaluator")
@@ -140,7 +147,7 @@ def test_other_kinds_are_listed_when_asked_for_and_always_reachable(
     app.delete(item("judge"), status=204)
 
 
-def test_a_raw_utf_8_query_is_read_as_utf_8(projects_app: Application) -> None:
+def test_a_raw_utf_8_query_is_read_as_utf_8(projects_app: ProjectsApp) -> None:
     projects_app.store.create("Café")
     query = "name_contains=É".encode().decode("latin-1")
     _, _, body = call(projects_app, "GET", "/v1/projects", QUERY_STRING=query)
@@ -262,7 +269,7 @@ def post(app: webtest.TestApp, body: bytes = b"", status: int | None = None, **e
 BODY = b'{"name":"x"}'
 
 
-def test_a_body_that_is_too_large_is_not_read(projects_app: Application) -> None:
+def test_a_body_that_is_too_large_is_not_read(projects_app: ProjectsApp) -> None:
     class Unreadable(io.BytesIO):
         def read(self, *_: Any) -> bytes:
             raise AssertionError("the body was read")
@@ -283,7 +290,7 @@ def test_a_body_of_the_largest_size_is_read(app: webtest.TestApp) -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "+12", " 12", "1_2", "12,12", "0x0c", "twelve", "١٢", "1.0"])
-def test_a_length_that_is_no_number_is_400(projects_app: Application, length: str) -> None:
+def test_a_length_that_is_no_number_is_400(projects_app: ProjectsApp, length: str) -> None:
     app = webtest.TestApp(projects_app, lint=False)
     assert post(app, BODY, 400, CONTENT_LENGTH=length).text == "Content-Length is not a number"
 
@@ -338,7 +345,7 @@ def test_a_body_that_the_servers_own_error_breaks_off_is_400(app: webtest.TestAp
     assert post(app, BODY, 400, **broken).text == "The body could not be read to its end"
 
 
-def test_a_length_may_have_zeros_before_it(projects_app: Application) -> None:
+def test_a_length_may_have_zeros_before_it(projects_app: ProjectsApp) -> None:
     app = webtest.TestApp(projects_app, lint=False)
     assert post(app, BODY, CONTENT_LENGTH="0" * 30 + "12").json["data"]["name"] == "x"
 
@@ -430,6 +437,21 @@ def test_an_unforeseen_error_is_a_bare_500_and_a_traceback_in_the_log(
         assert f"an unforeseen error at '{method} {path} HTTP/1." in caplog.text
 
 
+def test_an_error_of_the_root_class_is_a_bare_500_and_a_traceback_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with closing(BrokenStore(ProjectsError("secret"))) as store:
+        response = webtest.TestApp(make_app(store)).get("/readyz", status=500)
+        assert response.text == "Internal Server Error"
+        assert "ProjectsError: secret" in caplog.text
+
+
+def test_an_error_whose_name_utf_8_cannot_spell_is_answered_all_the_same() -> None:
+    with closing(BrokenStore(ProjectExists("\ud800"))) as store:
+        response = webtest.TestApp(make_app(store)).post_json("/v1/projects", {"name": "x"}, status=409)
+        assert response.text == "Project with name ? already exists"
+
+
 # WSGI
 
 
@@ -452,7 +474,7 @@ def exchanges() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("prefix", ["", "/phoenix"])
-def test_every_answer_keeps_to_pep_3333(projects_app: Application, prefix: str) -> None:
+def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) -> None:
     statuses = set()
     with ExitStack() as stack:
         cases = [(projects_app, exchange) for exchange in exchanges()]
@@ -470,7 +492,7 @@ def test_every_answer_keeps_to_pep_3333(projects_app: Application, prefix: str) 
                 assert "content-length" not in named
             elif method != "HEAD":
                 assert named["content-length"] == str(len(body))
-                assert named["content-type"] in (wire.JSON, wire.TEXT)
+                assert named["content-type"] in (wire.JSON, TEXT)
             assert status < 300 or status >= 400
     assert statuses == {200, 204, 400, 403, 404, 405, 409, 411, 413, 422, 500, 503, 507}
 
@@ -503,18 +525,53 @@ def call(
     return status, headers, content
 
 
-def test_a_path_that_the_host_has_decoded_reaches_no_other_project(projects_app: Application) -> None:
-    projects_app.store.create("??")
-    status, _, body = call(projects_app, "DELETE", "/v1/projects/日本")
-    assert (status, body.decode()) == (404, "Project with name \ufffd\ufffd not found")
+@pytest.mark.parametrize("name", ["日本", "\u0100", "\ud800"])
+def test_a_path_that_the_server_has_decoded_is_400_and_reaches_no_project(
+    projects_app: ProjectsApp, name: str
+) -> None:
+    for other in ("??", "日本", "\ufffd\ufffd", "\u0100", "?", "\ufffd", "Ā"):
+        projects_app.store.get_or_create(other)
+    before = projects_app.store.list_rows()
+    status, _, body = call(projects_app, "DELETE", f"/v1/projects/{name}")
+    text = "The server breaks PEP 3333: PATH_INFO holds characters above U+00FF, which are not bytes"
+    assert (status, body.decode()) == (400, text)
+    assert projects_app.store.list_rows() == before
+
+
+def test_a_query_that_the_server_has_decoded_is_400(projects_app: ProjectsApp) -> None:
+    status, _, body = call(projects_app, "GET", "/v1/projects", QUERY_STRING="name_contains=日本")
+    text = "The server breaks PEP 3333: QUERY_STRING holds characters above U+00FF, which are not bytes"
+    assert (status, body.decode()) == (400, text)
+    assert call(projects_app, "GET", "/v1/projects", QUERY_STRING="name_contains=\xff")[0] == 200
 
 
 @pytest.mark.parametrize("slashes", ["//", "///", "////////"])
 @pytest.mark.parametrize("rest", ["v1/projects/default", "healthz"])
 def test_repeated_slashes_at_the_start_count_as_one(
-    projects_app: Application, slashes: str, rest: str
+    projects_app: ProjectsApp, slashes: str, rest: str
 ) -> None:
     assert call(projects_app, "GET", slashes + rest)[0] == 200
+
+
+def test_a_dropped_application_lets_go_of_its_store_at_once(tmp_path: Path) -> None:
+    add_key(tmp_path / "projects.keys", "ci", Role.VIEWER)
+    gc.disable()
+    try:
+        for options in (
+            {},
+            {"read_only": True},
+            {"keys": tmp_path / "projects.keys"},
+            {"authenticate": lambda environ: None},
+        ):
+            app = make_app(SQLiteStore(":memory:"), **options)
+            for method, path, extra in exchanges():
+                call(app, method, path, **extra)
+            reference = weakref.ref(app.store)
+            app.store.close()
+            del app
+            assert reference() is None
+    finally:
+        gc.enable()
 
 
 def test_no_answer_holds_an_absolute_url(app: webtest.TestApp) -> None:

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
-from projects_wsgi import Application, KeysError, ProjectKind, Role, make_app, require_role
+from projects_wsgi import KeysError, ProjectKind, ProjectsApp, make_app
 from projects_wsgi.testing import live_server
 
 from .conftest import PrefixedApp
@@ -46,7 +46,7 @@ def keys_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def guarded(keys_file: Path) -> Iterator[Application]:
+def guarded(keys_file: Path) -> Iterator[ProjectsApp]:
     """The application with keys, and a secret project."""
     app = make_app(":memory:", keys=keys_file, admin_secret=SECRET)
     with closing(app.store):
@@ -55,7 +55,7 @@ def guarded(keys_file: Path) -> Iterator[Application]:
 
 
 @pytest.fixture(params=["", "/phoenix/api"], ids=["root", "prefix"])
-def app(request: pytest.FixtureRequest, guarded: Application) -> webtest.TestApp:
+def app(request: pytest.FixtureRequest, guarded: ProjectsApp) -> webtest.TestApp:
     return PrefixedApp(guarded, request.param)
 
 
@@ -212,7 +212,7 @@ class Unread(io.RawIOBase):
 
 @pytest.mark.parametrize(("role", "status"), [(None, 401), ("viewer", 403)])
 def test_who_may_not_is_refused_before_the_body_is_read(
-    guarded: Application, role: str | None, status: int
+    guarded: ProjectsApp, role: str | None, status: int
 ) -> None:
     environ = {
         "REQUEST_METHOD": "POST",
@@ -229,7 +229,7 @@ def test_who_may_not_is_refused_before_the_body_is_read(
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProjectsApp]:
     file = tmp_path_factory.mktemp("keys") / "projects.keys"
     file.write_text(line("admin", "admin", KEYS["admin"]))
     app = make_app(":memory:", keys=file)
@@ -239,7 +239,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
         yield app
 
 
-def contents(app: Application) -> list[Any]:
+def contents(app: ProjectsApp) -> list[Any]:
     return app.store.list_rows(limit=10**6, kinds=[*ProjectKind])
 
 
@@ -254,7 +254,7 @@ no_keys = st.one_of(
 
 @given(environs(), no_keys)
 def test_no_request_without_a_good_key_changes_anything_or_reads_a_project(
-    closed: Application, environ: dict[str, Any], authorization: str | None
+    closed: ProjectsApp, environ: dict[str, Any], authorization: str | None
 ) -> None:
     environ.pop("HTTP_AUTHORIZATION", None)
     if authorization is not None:
@@ -263,7 +263,8 @@ def test_no_request_without_a_good_key_changes_anything_or_reads_a_project(
     status, _, body = call(closed, environ)
     assert contents(closed) == before
     assert b"SECRET" not in body
-    assert status in (200, 204, 401, 404, 405)
+    is_bytes = max(environ["PATH_INFO"], default="") <= "\xff"
+    assert status in ((200, 204, 401, 404, 405) if is_bytes else (400,))
     if status in (200, 204):
         assert b'"data"' not in body
 
@@ -271,12 +272,12 @@ def test_no_request_without_a_good_key_changes_anything_or_reads_a_project(
 # Keys that come and go
 
 
-def status_of(app: Application, key: str) -> int:
+def status_of(app: ProjectsApp, key: str) -> int:
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": COLLECTION, "HTTP_AUTHORIZATION": f"Bearer {key}"}
     return call(app, environ)[0]
 
 
-def wait_for(app: Application, key: str, status: int) -> float:
+def wait_for(app: ProjectsApp, key: str, status: int) -> float:
     """Wait until a key gets this status; return how long it took, in seconds."""
     began = time.monotonic()
     while status_of(app, key) != status:
@@ -286,7 +287,7 @@ def wait_for(app: Application, key: str, status: int) -> float:
 
 
 def test_a_key_that_is_taken_out_or_put_in_is_noticed_without_a_restart(
-    guarded: Application, keys_file: Path
+    guarded: ProjectsApp, keys_file: Path
 ) -> None:
     text = keys_file.read_text()
     assert status_of(guarded, KEYS["viewer"]) == 200
@@ -299,7 +300,7 @@ def test_a_key_that_is_taken_out_or_put_in_is_noticed_without_a_restart(
 
 @pytest.mark.parametrize("harm", ["gone", "malformed", "a folder"])
 def test_while_the_file_is_gone_or_malformed_the_last_good_keys_hold_and_the_log_says_so_once(
-    guarded: Application, keys_file: Path, harm: str, caplog: pytest.LogCaptureFixture
+    guarded: ProjectsApp, keys_file: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = keys_file.read_text()
     assert status_of(guarded, KEYS["viewer"]) == 200
@@ -326,7 +327,7 @@ def test_while_the_file_is_gone_or_malformed_the_last_good_keys_hold_and_the_log
 
 
 def test_a_file_is_looked_at_once_a_second_at_most(
-    guarded: Application, keys_file: Path, monkeypatch: pytest.MonkeyPatch
+    guarded: ProjectsApp, keys_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = itertools.count()
     stat = os.stat
@@ -343,7 +344,7 @@ def test_a_file_is_looked_at_once_a_second_at_most(
     assert next(looks) <= 1 + (time.monotonic() - began) / 1.0
 
 
-def test_many_threads_are_let_in_while_the_file_changes(guarded: Application, keys_file: Path) -> None:
+def test_many_threads_are_let_in_while_the_file_changes(guarded: ProjectsApp, keys_file: Path) -> None:
     text = keys_file.read_text()
     wrong: list[int] = []
     done = threading.Event()
@@ -382,15 +383,16 @@ def test_a_host_can_authenticate_in_its_own_way() -> None:
         client.delete(f"{COLLECTION}/x", headers={"X-Role": "admin"}, status=204)
 
 
-def test_require_role_can_be_put_around_by_hand() -> None:
-    inner = make_app(":memory:")
-    app = require_role(require_role(inner, lambda environ: Role.MEMBER), lambda environ: Role.ADMIN)
+@pytest.mark.parametrize("prefix", ["/phoenix/api", "/v1", "//v1/"])
+def test_under_a_hosts_dispatcher_just_as_much_is_closed(prefix: str) -> None:
+    app = make_app(":memory:", authenticate=lambda environ: environ.get("HTTP_X_ROLE"))
     with closing(app.store):
-        assert app.store is inner.store
-        client = webtest.TestApp(app)
-        client.post_json(COLLECTION, {"name": "x"}, status=200)
-        response = client.delete(f"{COLLECTION}/x", status=403)
-        assert response.headers["x-phoenix-server-version"] == "20.26.1"
+        client = PrefixedApp(app, prefix)
+        for path in ("/v1/projects", "/v1/projects/default", "//v1/projects", "///v1/projects/default"):
+            client.get(path, status=401)
+            client.get(path, headers={"X-Role": "viewer"}, status=200)
+        client.delete("/v1/projects/default", headers={"X-Role": "member"}, status=403)
+        client.get("/healthz", status=200)
 
 
 @pytest.mark.parametrize("answer", ["owner", 1, ZeroDivisionError("of the host")])

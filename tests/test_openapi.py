@@ -14,8 +14,8 @@ import webtest
 from openapi_spec_validator import validate
 
 from projects_wsgi import (
-    Application,
     ChangeForbidden,
+    ProjectsApp,
     StoreBusy,
     StoreFull,
     StoreUnavailable,
@@ -81,7 +81,7 @@ def test_its_pages_lead_to_the_next(app: webtest.TestApp, document: Any) -> None
     assert app.get(f"/v1/projects?cursor={cursor}").json["data"] == [DEFAULT]
 
 
-def test_every_answer_is_one_that_it_promises(projects_app: Application) -> None:
+def test_every_answer_is_one_that_it_promises(projects_app: ProjectsApp) -> None:
     document = openapi.build_document(wire.PHOENIX_VERSION)
     seen = set()
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from projects_wsgi import Application, SQLiteStore, make_app
+from projects_wsgi import ProjectsApp, SQLiteStore, make_app
 from projects_wsgi import server as bundled
 from projects_wsgi.server import Server
 
@@ -36,14 +36,14 @@ def serving(application: Any, **options: Any) -> Iterator[Server]:
 
 
 @pytest.fixture
-def server(projects_app: Application) -> Iterator[Server]:
+def server(projects_app: ProjectsApp) -> Iterator[Server]:
     # The validator stands between server and application, and so checks the server.
     with serving(validator(projects_app), timeout=10) as server:
         yield server
 
 
 @pytest.fixture
-def hasty_client(projects_app: Application) -> Iterator[Client]:
+def hasty_client(projects_app: ProjectsApp) -> Iterator[Client]:
     """A connection to a server that does not wait long."""
     with (
         serving(validator(projects_app), timeout=TIMEOUT) as server,
@@ -291,7 +291,7 @@ def test_100_continue_is_not_sent_when_the_body_is_not_wanted(client: Client) ->
     assert client.is_closed()
 
 
-def test_a_body_that_is_cut_off_creates_nothing(server: Server, projects_app: Application) -> None:
+def test_a_body_that_is_cut_off_creates_nothing(server: Server, projects_app: ProjectsApp) -> None:
     with contextlib.closing(Client(server)) as client:
         client.send(post(BODY[:-1], "Content-Length: 12"))
         client.socket.shutdown(socket.SHUT_WR)
@@ -440,7 +440,7 @@ def test_a_client_that_does_not_read_its_answer_is_given_up() -> None:
         assert time.monotonic() < deadline
 
 
-def test_stalled_connections_do_not_hold_up_others(projects_app: Application) -> None:
+def test_stalled_connections_do_not_hold_up_others(projects_app: ProjectsApp) -> None:
     with serving(projects_app, timeout=30) as server:
         stalled = [Client(server) for _ in range(100)]
         for client in stalled:
@@ -451,7 +451,7 @@ def test_stalled_connections_do_not_hold_up_others(projects_app: Application) ->
             client.close()
 
 
-def test_requests_that_take_long_hold_up_nobody_else_for_long(projects_app: Application) -> None:
+def test_requests_that_take_long_hold_up_nobody_else_for_long(projects_app: ProjectsApp) -> None:
     may_answer = threading.Event()
 
     def slow_or_not(environ: Any, start_response: Any) -> Any:
@@ -495,7 +495,7 @@ def test_one_request_at_a_time_is_answered(monkeypatch: pytest.MonkeyPatch) -> N
     assert at_a_time == [1] * 160
 
 
-def test_connections_beyond_the_bound_wait_for_their_turn(projects_app: Application) -> None:
+def test_connections_beyond_the_bound_wait_for_their_turn(projects_app: ProjectsApp) -> None:
     with serving(projects_app, timeout=30, max_connections=2) as server:
         first, second, third = (Client(server) for _ in range(3))
         assert first.ask(get())[0] == second.ask(get())[0] == 200
@@ -510,7 +510,7 @@ def test_connections_beyond_the_bound_wait_for_their_turn(projects_app: Applicat
         third.close()
 
 
-def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projects_app: Application) -> None:
+def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projects_app: ProjectsApp) -> None:
     is_called, may_answer = threading.Event(), threading.Event()
 
     def slow(environ: Any, start_response: Any) -> Any:
@@ -533,7 +533,7 @@ def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projec
     busy.close()
 
 
-def test_stopping_does_not_wait_for_a_free_turn(projects_app: Application) -> None:
+def test_stopping_does_not_wait_for_a_free_turn(projects_app: ProjectsApp) -> None:
     with serving(projects_app, timeout=30, max_connections=1) as server:
         first, second = Client(server), Client(server)
         assert first.ask(get())[0] == 200

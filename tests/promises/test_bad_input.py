@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projects_wsgi import Application, ProjectKind, make_app, wire
+from projects_wsgi import ProjectKind, ProjectsApp, make_app, wire
 from projects_wsgi.model import parse_identifier, render_global_id
 
 many = settings(
@@ -26,7 +26,7 @@ many = settings(
 
 
 @pytest.fixture(scope="module")
-def app() -> Iterator[Application]:
+def app() -> Iterator[ProjectsApp]:
     app = make_app(":memory:", max_body_size=2_000)
     for name in ("x", "é", "a/b"):
         app.store.create(name)
@@ -121,7 +121,7 @@ def environs(draw: st.DrawFn) -> dict[str, Any]:
     return environ
 
 
-def call(app: Application, environ: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+def call(app: ProjectsApp, environ: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
     setup_testing_defaults(environ)
     started: list[tuple[str, list[tuple[str, str]]]] = []
     body = b"".join(app(environ, lambda status, headers: started.append((status, headers))))
@@ -129,11 +129,11 @@ def call(app: Application, environ: dict[str, Any]) -> tuple[int, dict[str, str]
     return int(status[:3]), dict(headers), body
 
 
-def snapshot(app: Application) -> list[Any]:
+def snapshot(app: ProjectsApp) -> list[Any]:
     return app.store.list_rows(limit=10**6, kinds=[*ProjectKind])
 
 
-def keep_small(app: Application) -> None:
+def keep_small(app: ProjectsApp) -> None:
     """Delete what earlier requests made, when it has become so much that looking at it takes time."""
     rows = snapshot(app)
     if len(rows) > 30:
@@ -148,7 +148,7 @@ def forbid(word: str) -> Any:
 @many
 @given(environs())
 def test_any_request_gets_a_sound_answer_and_a_refused_one_changes_nothing(
-    app: Application, environ: dict[str, Any]
+    app: ProjectsApp, environ: dict[str, Any]
 ) -> None:
     keep_small(app)
     before = snapshot(app)
@@ -169,7 +169,7 @@ def test_any_request_gets_a_sound_answer_and_a_refused_one_changes_nothing(
 @many
 @given(st.sampled_from(["POST", "PUT"]), bodies, content_types)
 def test_any_body_is_taken_whole_or_refused_whole(
-    app: Application, method: str, body: bytes, content_type: str
+    app: ProjectsApp, method: str, body: bytes, content_type: str
 ) -> None:
     keep_small(app)
     before = {row[1]: row for row in snapshot(app)}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 import webtest
 
-from projects_wsgi import Application, Project, SQLiteStore, make_app
+from projects_wsgi import Project, ProjectsApp, SQLiteStore, make_app
 
 from ..support.databases import connect
 
@@ -19,7 +19,7 @@ from ..support.databases import connect
 class Told(NamedTuple):
     """An application, and what on_change was told."""
 
-    app: Application
+    app: ProjectsApp
     events: list[tuple[str, Project]]
 
 

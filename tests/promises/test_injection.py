@@ -13,7 +13,7 @@ from wsgiref.validate import validator
 import pytest
 import webtest
 
-from projects_wsgi import Application
+from projects_wsgi import ProjectsApp
 from projects_wsgi.model import render_global_id
 
 from ..test_app import DEFAULT, create, item
@@ -23,7 +23,7 @@ TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
 
 @pytest.fixture
-def client(projects_app: Application) -> Iterator[Client]:
+def client(projects_app: ProjectsApp) -> Iterator[Client]:
     """A connection to the bundled server."""
     with serving(validator(projects_app), timeout=10) as server, closing(Client(server)) as client:
         yield client
