@@ -10,14 +10,38 @@ from .model import render_global_id
 
 Document = dict[str, Any]
 
-_TEXT: Document = {"type": "string"}
+_STRING: Document = {"type": "string"}
+_STRING_OR_NULL: Document = {"type": ["string", "null"]}
 
 
 def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
-    """Return the document of an application.
+    """Return the OpenAPI document of an application.
 
-    phoenix_version: the Phoenix that it passes for. needs_key: whether all under /v1/ asks for a key.
+    phoenix_version: that of the Phoenix whose API it is. needs_key: whether paths under /v1/ need a key.
     """
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Projects",
+            "version": phoenix_version,
+            "description": "The projects part of the Arize Phoenix REST API. HEAD answers as GET does.",
+        },
+        # Relative to the document itself, and so right under any prefix.
+        "servers": [{"url": "."}],
+        "paths": _paths(needs_key),
+        "components": {
+            "schemas": {**_schemas(), "Version": {"const": phoenix_version}},
+            "responses": _responses(),
+            "headers": {"Version": _header("The version of Phoenix whose API this is.", _schema("Version"))},
+            **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if needs_key else {}),
+        },
+    }
+
+
+# Paths
+
+
+def _paths(needs_key: bool) -> Document:
     reading = ["503 Unavailable"]
     writing = [*reading, "403 Forbidden", "409 Conflict", "507 Full"]
     with_body = [*writing, "400 Unreadable", "411 LengthRequired", "413 ContentTooLarge", "422 InvalidBody"]
@@ -48,134 +72,44 @@ def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
         ),
         delete=_operation(
             "deleteProject",
-            "Delete a project and all data that hang on it",
+            "Delete a project and all data that belong to it",
             ["204 Deleted", "404 NotFound", *writing],
         ),
     )
-    health = _operation("getHealth", "Tell that the process answers", ["200 Health"])
-    readiness = _operation("getReadiness", "Tell whether the store answers", ["200 Readiness", *reading])
-    version = _operation("getPhoenixVersion", "Tell the Phoenix whose API this is", ["200 Version"])
-    document = _operation("getOpenAPI", "Get this document", ["200 Document"])
     if needs_key:
-        for operation in (*_operations(collection), *_operations(item)):
-            operation["security"] = [{"key": []}]
-            operation["responses"]["401"] = _reference("responses", "Unauthorized")
-            operation["responses"]["403"] = _reference("responses", "Forbidden")
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Projects",
-            "version": phoenix_version,
-            "description": "The projects part of the Arize Phoenix REST API. HEAD answers as GET does.",
-        },
-        # Relative to the document itself, and so right under any prefix.
-        "servers": [{"url": "."}],
-        "paths": {
-            "/v1/projects": collection,
-            "/v1/projects/{project_identifier}": item,
-            "/healthz": _path(get=health),
-            "/readyz": _path(get=readiness),
-            "/arize_phoenix_version": _path(get=version),
-            "/openapi.json": _path(get=document),
-        },
-        "components": {
-            "schemas": {**_schemas(), "Version": {"const": phoenix_version}},
-            "responses": _responses(),
-            "headers": {"Version": _header("The Phoenix whose API this is.", _schema("Version"))},
-            **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if needs_key else {}),
-        },
-    }
-
-
-def _schemas() -> Document:
-    text_or_null: Document = {"type": ["string", "null"]}
-    id_, project = _schema("Id"), _schema("Project")
-    name = {"type": "string", "minLength": 1, "description": "Unique and case-sensitive."}
-    error = _exactly(
-        {
-            "type": {"enum": sorted(wire.VALIDATION_MESSAGES)},
-            "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
-            "msg": _TEXT,
-            "input": {"description": "What came."},
-        },
-        optional={"ctx": {"type": "object"}},
+        for path in (collection, item):
+            for method in path.keys() - {"parameters"}:
+                path[method]["security"] = [{"key": []}]
+                path[method]["responses"]["401"] = _reference("responses", "Unauthorized")
+                path[method]["responses"]["403"] = _reference("responses", "Forbidden")
+    health = _operation("getHealth", "Tell that the process runs", ["200 Health"])
+    readiness = _operation("getReadiness", "Tell whether the store answers", ["200 Readiness", *reading])
+    version = _operation(
+        "getPhoenixVersion", "Tell the version of Phoenix whose API this is", ["200 Version"]
     )
+    document = _operation("getOpenAPI", "Get this document", ["200 Document"])
     return {
-        "Id": {"type": "string", "pattern": f"^{wire.ID_PATTERN}$", "examples": [render_global_id(1)]},
-        "Project": _exactly({"name": name, "description": text_or_null, "id": id_}),
-        "OneProject": _exactly({"data": project}),
-        "Page": _exactly(
-            {
-                "data": {"type": "array", "items": project},
-                "next_cursor": {"anyOf": [id_, {"type": "null"}]},
-            }
-        ),
-        "ProjectToCreate": {
-            "type": "object",
-            # What reads as an id would address another project.
-            "properties": {"name": {**name, "not": id_}, "description": text_or_null},
-            "required": ["name"],
-            "examples": [{"name": "my agent", "description": "first steps"}],
-        },
-        # Null, or none, leaves the description as it is.
-        "ProjectToUpdate": {
-            "type": "object",
-            "properties": {"description": text_or_null},
-            "examples": [{"description": "second steps"}],
-        },
-        "Errors": _exactly({"detail": {"type": "array", "minItems": 1, "items": error}}),
-        "Empty": _exactly({}),
-        "OpenAPI": {"type": "object"},
+        "/v1/projects": collection,
+        "/v1/projects/{project_identifier}": item,
+        "/healthz": _path(get=health),
+        "/readyz": _path(get=readiness),
+        "/arize_phoenix_version": _path(get=version),
+        "/openapi.json": _path(get=document),
     }
 
 
-def _responses() -> Document:
-    return {
-        "OneProject": {**_json("The project as it is now.", "OneProject"), "links": _project_links()},
-        "Page": {
-            **_json("A page of projects.", "Page"),
-            "links": {"nextPage": _link("getProjects", "cursor", "/next_cursor")},
-        },
-        "Deleted": _answer("The project is gone."),
-        "Methods": _answer("No content.", headers={"Allow": _header("The methods of this path.", _TEXT)}),
-        "Health": _text("The process answers.", {"const": "OK"}),
-        "Readiness": _json("The store answers.", "Empty"),
-        "Version": _text("Three integers.", _schema("Version")),
-        "Document": _json("This document.", "OpenAPI"),
-        "InvalidBody": _json("The body or some of its fields are not what they should be.", "Errors"),
-        "InvalidQuery": _answer(
-            "Some parameters are not what they should be; text where it is the cursor.",
-            {**_content(wire.JSON, _schema("Errors")), **_content("text/plain", _TEXT)},
+def _page_parameters() -> list[Document]:
+    limit = {"type": "integer", "exclusiveMinimum": 0, "default": wire.DEFAULT_LIMIT, "examples": [10]}
+    flag = {"type": "boolean", "default": False}
+    return [
+        _query_parameter("limit", "Projects on the page; a server may send fewer.", limit),
+        _query_parameter("cursor", "The next_cursor of the page before.", _schema("Id")),
+        _query_parameter("name_contains", "List only names with this text, in any case.", _STRING),
+        *(
+            _query_parameter(name, f"List the {kind.value} projects as well.", flag)
+            for name, kind in wire.KIND_PARAMETERS.items()
         ),
-        "Unreadable": _text("The body cannot be read or decoded."),
-        "Unauthorized": _answer(
-            "The key is missing, unknown or past its day.",
-            _content("text/plain", _TEXT),
-            {"WWW-Authenticate": _header("The scheme.", _TEXT)},
-        ),
-        "Forbidden": _text(
-            "The role does not allow it, the server is read-only, or it is the default project."
-        ),
-        "NotFound": _text("There is no such project."),
-        "Conflict": _text("A project of this name exists, or other data forbid the change."),
-        "LengthRequired": _text("The body came without a length."),
-        "ContentTooLarge": _text("The body is larger than this server reads."),
-        "Unavailable": _answer(
-            "The store is busy (then with Retry-After) or does not answer.",
-            _content("text/plain", _TEXT),
-            {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
-        ),
-        "Full": _text("The store has no room left."),
-    }
-
-
-def _project_links() -> Document:
-    """From a project to what can be done with it, by its id and by its name."""
-    return {
-        f"{operation_id}By{key.title()}": _link(operation_id, "project_identifier", f"/data/{key}")
-        for operation_id in ("getProject", "updateProject", "deleteProject")
-        for key in ("id", "name")
-    }
+    ]
 
 
 def _identifier_parameter() -> Document:
@@ -188,19 +122,105 @@ def _identifier_parameter() -> Document:
     }
 
 
-def _page_parameters() -> list[Document]:
-    limit = {"type": "integer", "exclusiveMinimum": 0, "default": wire.DEFAULT_LIMIT, "examples": [10]}
-    cursor = {"type": "string", "pattern": f"^({wire.ID_PATTERN})?$", "examples": [render_global_id(1)]}
-    flag = {"type": "boolean", "default": False}
-    return [
-        _query("limit", "Projects on the page; a server may send fewer.", limit),
-        _query("cursor", "The next_cursor of the page before.", cursor),
-        _query("name_contains", "List only names with this text, in any case.", _TEXT),
-        *(
-            _query(name, f"List the {kind.value} projects as well.", flag)
-            for name, kind in wire.KIND_PARAMETERS.items()
+# Schemas
+
+
+def _schemas() -> Document:
+    project = _schema("Project")
+    name = {"type": "string", "minLength": 1, "description": "Unique and case-sensitive."}
+    error = _object(
+        {
+            "type": {"enum": sorted(wire.VALIDATION_MESSAGES)},
+            "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+            "msg": _STRING,
+            "input": {"description": "What came."},
+        },
+        optional={"ctx": {"type": "object"}},
+    )
+    return {
+        "Id": {"type": "string", "pattern": wire.ID_PATTERN, "examples": [render_global_id(1)]},
+        "Project": _object({"name": name, "description": _STRING_OR_NULL, "id": _schema("Id")}),
+        "OneProject": _object({"data": project}),
+        "Page": _object(
+            {
+                "data": {"type": "array", "items": project},
+                "next_cursor": {"anyOf": [_schema("Id"), {"type": "null"}]},
+            }
         ),
-    ]
+        "ProjectToCreate": {
+            "type": "object",
+            "properties": {
+                "name": {**name, "description": "Unique and case-sensitive; it must not read as an id."},
+                "description": _STRING_OR_NULL,
+            },
+            "required": ["name"],
+            "examples": [{"name": "my agent", "description": "first steps"}],
+        },
+        # A description of null, or none, leaves it as it is.
+        "ProjectToUpdate": {
+            "type": "object",
+            "properties": {"description": _STRING_OR_NULL},
+            "examples": [{"description": "second steps"}],
+        },
+        "Errors": _object({"detail": {"type": "array", "minItems": 1, "items": error}}),
+        "Empty": _object({}),
+        "OpenAPI": {"type": "object"},
+    }
+
+
+# Responses
+
+
+def _responses() -> Document:
+    return {
+        "OneProject": {**_json_response("The project as it is now.", "OneProject"), "links": _links()},
+        "Page": {
+            **_json_response("A page of projects.", "Page"),
+            "links": {"nextPage": _link("getProjects", "cursor", "/next_cursor")},
+        },
+        "Deleted": _response("The project is gone."),
+        "Methods": _response("No content.", headers={"Allow": _header("The methods of this path.", _STRING)}),
+        "Health": _text_response("The process runs.", {"const": "OK"}),
+        "Readiness": _json_response("The store answers.", "Empty"),
+        "Version": _text_response("Three integers.", _schema("Version")),
+        "Document": _json_response("This document.", "OpenAPI"),
+        "InvalidBody": _json_response("The body or some of its fields are not valid.", "Errors"),
+        "InvalidQuery": _response(
+            "Some parameters are not valid; text if it is the cursor.",
+            {**_json_content("Errors"), **_text_content()},
+        ),
+        "Unreadable": _text_response("The body cannot be read or decoded."),
+        "Unauthorized": _response(
+            "The key is missing, unknown or expired.",
+            _text_content(),
+            {"WWW-Authenticate": _header("The scheme.", _STRING)},
+        ),
+        "Forbidden": _text_response(
+            "The role does not allow it, the server is read-only, or it is the default project."
+        ),
+        "NotFound": _text_response("There is no such project."),
+        "Conflict": _text_response("A project of this name exists, or other data forbid the change."),
+        "LengthRequired": _text_response("The body came without a length."),
+        "ContentTooLarge": _text_response("The body is larger than this server reads."),
+        "Unavailable": _response(
+            "The store is busy (then with Retry-After) or does not answer.",
+            _text_content(),
+            {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
+        ),
+        "Full": _text_response("The store has no room left."),
+    }
+
+
+def _links() -> Document:
+    """From a project to what can be done with it, by its id and by its name."""
+    return {
+        f"{operation_id}By{key.title()}": _link(operation_id, "project_identifier", f"/data/{key}")
+        for operation_id in ("getProject", "updateProject", "deleteProject")
+        for key in ("id", "name")
+    }
+
+
+# The makers
 
 
 def _path(**operations: Any) -> Document:
@@ -208,46 +228,46 @@ def _path(**operations: Any) -> Document:
     return {**operations, "options": options}
 
 
-def _operations(path: Document) -> list[Document]:
-    return [operation for method, operation in path.items() if method != "parameters"]
-
-
 def _operation(operation_id: str, summary: str, answers: Sequence[str], **more: Any) -> Document:
-    """Return an operation; answers: a status and a name in components/responses for each."""
+    """Return an operation; answers: for each, a status and a name in components/responses."""
     responses = {status: _reference("responses", name) for status, name in map(str.split, answers)}
     return {"operationId": operation_id, "summary": summary, **more, "responses": responses}
 
 
-def _query(name: str, description: str, schema: Document) -> Document:
+def _query_parameter(name: str, description: str, schema: Document) -> Document:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def _body(schema: str) -> Document:
-    return {"required": True, "content": _content(wire.JSON, _schema(schema))}
+    return {"required": True, "content": _json_content(schema)}
 
 
-def _json(description: str, schema: str) -> Document:
-    return _answer(description, _content(wire.JSON, _schema(schema)))
+def _json_response(description: str, schema: str) -> Document:
+    return _response(description, _json_content(schema))
 
 
-def _text(description: str, schema: Document = _TEXT) -> Document:
-    return _answer(description, _content("text/plain", schema))
+def _text_response(description: str, schema: Document = _STRING) -> Document:
+    return _response(description, _text_content(schema))
 
 
-def _answer(description: str, content: Document | None = None, headers: Document | None = None) -> Document:
-    answer: Document = {
+def _response(description: str, content: Document | None = None, headers: Document | None = None) -> Document:
+    response: Document = {
         "description": description,
         "headers": {wire.VERSION_HEADER: _reference("headers", "Version"), **(headers or {})},
     }
-    return answer if content is None else {**answer, "content": content}
+    return response if content is None else {**response, "content": content}
+
+
+def _json_content(schema: str) -> Document:
+    return {wire.JSON: {"schema": _schema(schema)}}
+
+
+def _text_content(schema: Document = _STRING) -> Document:
+    return {"text/plain": {"schema": schema}}
 
 
 def _header(description: str, schema: Document) -> Document:
     return {"description": description, "required": True, "schema": schema}
-
-
-def _content(media_type: str, schema: Document) -> Document:
-    return {media_type: {"schema": schema}}
 
 
 def _link(operation_id: str, parameter: str, pointer: str) -> Document:
@@ -262,7 +282,8 @@ def _reference(kind: str, name: str) -> Document:
     return {"$ref": f"#/components/{kind}/{name}"}
 
 
-def _exactly(required: Document, optional: Document | None = None) -> Document:
+def _object(required: Document, optional: Document | None = None) -> Document:
+    """Return the schema of an object with these properties and no others."""
     return {
         "type": "object",
         "properties": {**required, **(optional or {})},
