@@ -1,9 +1,8 @@
-"""The keys file: who has which role, until when, told by the digest of a key that only they know.
+"""The keys file: the digest, role and last day of each key.
 
 Each line is a key: its name, its role, the SHA-256 of the key in hexadecimal, the day it was made and,
-if it does not last for ever, its last day, with blanks between. Lines that are empty or begin with
-"#" are ignored. A key is 256 random bits: nobody can guess it, so a fast hash without salt keeps it
-as safe as a slow one would.
+if it expires, its last day, with blanks between. Empty lines and lines that begin with "#" are
+ignored. A key is 256 random bits, so nobody can guess it from a fast hash without salt.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import hmac
 import logging
 import os
 import re
@@ -26,22 +24,24 @@ from .wsgi import Environ
 
 logger = logging.getLogger("projects_wsgi")
 
-_CHECK_SECONDS = 1.0  # how often the file is looked at, at most
-_LOCK_SECONDS = 5.0  # how long another writer is waited for
+_CHECK_SECONDS = 1.0  # the least time between two looks at the file
+_LOCK_SECONDS = 5.0  # how long to wait for another writer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+_NAME_RULE = "must be 1 to 100 letters, digits and ._@-, and begin with a letter or a digit"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
 
-# Phoenix's rule for an admin's key from the environment; what a header cannot hold would never be met.
+# Phoenix's rule for an admin's key from the environment; the characters are those of a header.
 _SECRET = re.compile(r"(?=.*[0-9])(?=.*[a-z])[!-~]{32,}")
 
 
 class Key(NamedTuple):
-    """One key, or rather what is known of it.
+    """What the file says of a key.
 
-    digest: of the key, in hexadecimal. made, expires: days, in UTC; None: it lasts for ever.
+    digest: the SHA-256 of the key, in hexadecimal.
+    made, expires: the first and the last day, in UTC; None: it never expires.
     """
 
     name: str
@@ -51,60 +51,53 @@ class Key(NamedTuple):
     expires: datetime.date | None
 
     def is_expired(self) -> bool:
+        """Tell whether the last day of the key is over."""
         return self.expires is not None and self.expires < today()
 
     def __str__(self) -> str:
+        """Return the line of the key in the file."""
         fields = [self.name, self.role.value, self.digest, str(self.made)]
         return " ".join(fields if self.expires is None else [*fields, str(self.expires)])
 
 
-_NOBODY = Key("", Role.VIEWER, "0" * 64, datetime.date.min, None)
-
-
 def today() -> datetime.date:
-    """Return the day that it is in UTC, by which keys expire."""
+    """Return today's date in UTC, which decides whether a key has expired."""
     return datetime.datetime.now(datetime.timezone.utc).date()
 
 
 class KeyRing:
-    """Tells the role of whoever holds a key, for require_role.
+    """Returns the role of a request's key; an Authenticate for ProjectsApp.
 
-    path: the keys file; None: there is none. It is read again when it has changed, within a second;
-        while it is gone or malformed, the last good keys hold.
-    admin_secret: an admin's key besides, of at least 32 characters with a digit and a lower-case letter.
-    Raises KeysError where the file cannot be read or is malformed; ValueError for a secret too weak.
+    path: the keys file; None: there is none. It is read again within a second after it has changed; while
+        it is missing or malformed, the keys read last stay valid.
+    admin_secret: one more key, an admin's; at least 32 characters with a digit and a lower-case letter.
+    Raises KeysError if the file cannot be read or is malformed; ValueError if the secret is too weak.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, admin_secret: str | None = None) -> None:
         self._path = None if path is None else os.path.abspath(path)
-        self._admin = None if admin_secret is None else _admin_key(admin_secret)
-        self._keys: dict[str, Key] = {}
+        self._admin_keys = [] if admin_secret is None else [_admin_key(admin_secret)]
         self._next_look = 0.0
-        self._seen: object = None
-        if self._path is not None:
-            self._seen = _state(self._path)
-            self._use(read_keys(self._path))
-        else:
-            self._use([])
+        self._seen = _state(self._path)
+        self._keys = self._read()
 
     def __call__(self, environ: Environ) -> Role:
-        """Return the role of who sent a request. Raises Unauthorized (401)."""
+        """Return the role of the key in a request. Raises Unauthorized (401)."""
         match = _BEARER.fullmatch(environ.get("HTTP_AUTHORIZATION", ""))
-        # Whatever came is hashed, so that all take alike.
-        digest = _digest(match[1] if match else "")
-        self._look()
-        # Found by the digest, whose bytes tell nothing of the key's: how long this takes is no secret.
-        key = self._keys.get(digest, _NOBODY)
-        if not hmac.compare_digest(key.digest, digest) or match is None:
+        if match is None:
+            raise Unauthorized
+        self._read_if_changed()
+        # How long the search takes tells something of a digest, and nothing of a key.
+        key = self._keys.get(_digest(match[1]))
+        if key is None:
             raise Unauthorized
         if key.is_expired():
             raise Unauthorized(wire.EXPIRED_TOKEN)
         return key.role
 
-    def _look(self) -> None:
-        """Read the file again if it has changed, and if it is time to look."""
+    def _read_if_changed(self) -> None:
         now = time.monotonic()
-        if self._path is None or now < self._next_look:
+        if now < self._next_look:
             return
         self._next_look = now + _CHECK_SECONDS
         state = _state(self._path)
@@ -112,19 +105,21 @@ class KeyRing:
             return
         self._seen = state
         try:
-            self._use(read_keys(self._path))
+            self._keys = self._read()
         except KeysError as error:
-            logger.error("%s; the keys read before hold on", error)
+            logger.error("%s; the keys read before stay valid", error)
 
-    def _use(self, keys: Iterable[Key]) -> None:
-        by_digest = {key.digest: key for key in keys}
-        if self._admin is not None:
-            by_digest[self._admin.digest] = self._admin
-        self._keys = by_digest
+    def _read(self) -> dict[str, Key]:
+        """Return the keys by their digest."""
+        keys = [] if self._path is None else read_keys(self._path)
+        return {key.digest: key for key in [*keys, *self._admin_keys]}
 
 
 def read_keys(path: str | os.PathLike[str]) -> list[Key]:
-    """Return the keys of a file, in its order. Raises KeysError, naming the line that is malformed."""
+    """Return the keys of a file, in its order.
+
+    Raises KeysError if the file cannot be read, or naming the line that is malformed.
+    """
     try:
         return _parse(_read_lines(path), path)
     except FileNotFoundError:
@@ -136,7 +131,7 @@ def _read_lines(path: str | os.PathLike[str]) -> list[str]:
         with open(path, encoding="utf-8") as file:
             return file.read().splitlines()
     except FileNotFoundError:
-        raise
+        raise  # a file that is missing is no error to everybody
     except UnicodeDecodeError:
         raise KeysError(f"the keys file {path} is not text in UTF-8") from None
     except OSError as error:
@@ -152,7 +147,7 @@ def _parse(lines: Iterable[str], path: str | os.PathLike[str]) -> list[Key]:
         try:
             key = _parse_line(line)
             if not seen.isdisjoint((key.name, key.digest)):
-                raise ValueError("its name or its key stands in a line before")
+                raise ValueError("an earlier line has the same name or key")
         except ValueError as error:
             raise KeysError(f"the keys file {path} is malformed in line {number}: {error}") from None
         seen.update((key.name, key.digest))
@@ -166,9 +161,9 @@ def _parse_line(line: str) -> Key:
         raise ValueError("a key is: name role sha256 made [expires]")
     name, role, digest, made, *expires = fields
     if not _NAME.fullmatch(name):
-        raise ValueError("the name is not of letters, digits and ._@-")
+        raise ValueError(f"the name {_NAME_RULE}")
     if not _DIGEST.fullmatch(digest):
-        raise ValueError("the SHA-256 is not of 64 lower-case hexadecimal digits")
+        raise ValueError("the SHA-256 is not 64 lower-case hexadecimal digits")
     return Key(name, _role(role), digest, parse_day(made), parse_day(expires[0]) if expires else None)
 
 
@@ -180,32 +175,33 @@ def _role(text: str) -> Role:
 
 
 def parse_day(text: str) -> datetime.date:
-    """Return the day that is written as 2026-12-31. Raises ValueError."""
+    """Return the date that is written as 2026-12-31. Raises ValueError."""
     if _DAY.fullmatch(text):
         with contextlib.suppress(ValueError):
             return datetime.date.fromisoformat(text)
-    raise ValueError(f"{text!r} is no day like 2026-12-31")
+    raise ValueError(f"{text!r} is not a date like 2026-12-31")
 
 
 def add_key(path: str | os.PathLike[str], name: str, role: Role, expires: datetime.date | None = None) -> str:
-    """Make a key, note it in the file, which is made if missing, and return it: it is kept nowhere.
+    """Make a key, add its digest to the file, and return the key, which is stored nowhere.
 
-    expires: its last day. Raises KeysError where the name is taken or malformed.
+    path: the keys file, made if missing. expires: its last day, in UTC; None: it never expires.
+    Raises KeysError if the name is taken or not valid, or the file cannot be changed.
     """
     if not _NAME.fullmatch(name):
-        raise KeysError(f"the name {name!r} is not of letters, digits and ._@-, and at most 100 of them")
+        raise KeysError(f"the name {name!r} {_NAME_RULE}")
     key = secrets.token_urlsafe(32)
     with _changed(path) as lines:
         if any(other.name == name for other in _parse(lines, path)):
-            raise KeysError(f"there is a key named {name} already; revoke it first, or choose another name")
+            raise KeysError(f"there is already a key named {name}; revoke it first, or choose another name")
         lines.append(str(Key(name, role, _digest(key), today(), expires)))
     return key
 
 
 def revoke_key(path: str | os.PathLike[str], name: str) -> None:
-    """Take a key out of the file; servers let it in no more within two seconds.
+    """Remove a key from the file; running servers refuse it within two seconds.
 
-    Raises KeysError where there is no such key.
+    Raises KeysError if there is no such key, or the file cannot be changed.
     """
     with _changed(path) as lines:
         if all(key.name != name for key in _parse(lines, path)):
@@ -215,9 +211,9 @@ def revoke_key(path: str | os.PathLike[str], name: str) -> None:
 
 @contextlib.contextmanager
 def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
-    """Give the lines of a file to be changed, and write them in one step, while nobody else may.
+    """Yield the lines of a file, and replace the file with what has become of them.
 
-    The new file, which only its owner may read, is itself the lock: whoever makes it has it.
+    The new file, which only its owner can read, is also the lock: one process at a time can make it.
     """
     path = os.path.realpath(path)
     new = f"{path}.new"
@@ -248,8 +244,8 @@ def _open_new(path: str) -> int:
         except FileExistsError:
             if time.monotonic() > deadline:
                 raise KeysError(
-                    f"{path} is in the way: somebody else is changing the keys or was broken off in it;"
-                    " if nobody is, remove it and try again"
+                    f"{path} exists: another process is changing the keys, or was stopped while it did;"
+                    " if none is, remove it and try again"
                 ) from None
             time.sleep(0.02)
         except OSError as error:
@@ -259,18 +255,20 @@ def _open_new(path: str) -> int:
 def _admin_key(secret: str) -> Key:
     if not _SECRET.fullmatch(secret):
         raise ValueError(
-            "the admin secret must have at least 32 characters, a digit and a lower-case letter among them,"
-            " and none but visible ASCII ones"
+            "the admin secret must have at least 32 characters, all of them visible ASCII,"
+            " with a digit and a lower-case letter among them"
         )
     return Key("admin-secret", Role.ADMIN, _digest(secret), today(), None)
 
 
 def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(key.encode("ascii")).hexdigest()
 
 
-def _state(path: str) -> object:
-    """Return what changes when a file does; None for no file."""
+def _state(path: str | None) -> object:
+    """Return what changes when a file does; None if there is none."""
+    if path is None:
+        return None
     try:
         status = os.stat(path)
     except OSError:
