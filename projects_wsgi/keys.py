@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 _NAME_RULE = "must be 1 to 100 letters, digits and ._@-, and begin with a letter or a digit"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE)
+_BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE | re.ASCII)
 
 # Phoenix's rule for an admin's key from the environment; the characters are those of a header.
 _SECRET = re.compile(r"(?=.*[0-9])(?=.*[a-z])[!-~]{32,}")

@@ -20,7 +20,7 @@ class Router:
 
     def __init__(self, routes: Mapping[str, Mapping[str, Handler]]) -> None:
         self._exact: dict[str, dict[str, Handler]] = {}
-        self._prefixes: dict[str, dict[str, Handler]] = {}
+        self._prefixes: list[tuple[str, dict[str, Handler]]] = []
         for path, methods in routes.items():
             handlers: dict[str, Handler] = {}
             for method, handler in methods.items():
@@ -29,7 +29,10 @@ class Router:
                     handlers["HEAD"] = handler
             handlers["OPTIONS"] = _answer_options(", ".join([*handlers, "OPTIONS"]))
             prefix, brace, _ = path.partition("{")
-            (self._prefixes if brace else self._exact)[prefix] = handlers
+            if brace:
+                self._prefixes.append((prefix, handlers))
+            else:
+                self._exact[path] = handlers
 
     def match(self, method: str, path: str) -> tuple[Handler, str | None]:
         """Return the handler of a request, and the identifier in its path; None if the path has none.
@@ -39,16 +42,17 @@ class Router:
         handlers = self._exact.get(path)
         identifier = None
         if handlers is None:
-            for prefix, candidates in self._prefixes.items():
+            for prefix, candidates in self._prefixes:
                 if path.startswith(prefix):
                     handlers = candidates
                     identifier = path[len(prefix) :]
                     break
             else:
                 raise HTTPError(404, "Not Found")
-        if method not in handlers:
+        handler = handlers.get(method)
+        if handler is None:
             raise HTTPError(405, "Method Not Allowed", [("Allow", ", ".join(handlers))])
-        return handlers[method], identifier
+        return handler, identifier
 
 
 def _answer_options(allow: str) -> Handler:

@@ -76,7 +76,7 @@ KIND_PARAMETERS = {
     "include_dataset_evaluator_projects": ProjectKind.DATASET_EVALUATOR,
 }
 
-# What pydantic takes for an integer; \s without the four separators that only Python strips.
+# An integer as pydantic reads it. Blanks are \s without the four separators that only Python strips.
 _INTEGER = re.compile(r"[^\S\x1c-\x1f]*([+-]?[0-9]+(?:_[0-9]+)*)(?:\.0+)?[^\S\x1c-\x1f]*")
 _MORE_THAN_ANY_LIMIT = 2**63
 
@@ -188,7 +188,7 @@ def _parse_description(document: Mapping[str, Any], errors: list[dict[str, Any]]
 
 
 def _is_text(field: str, value: object, errors: list[dict[str, Any]]) -> bool:
-    """Tell whether a field holds a string of whole characters; if not, add the error."""
+    """Tell whether a field holds a string that UTF-8 can spell; if not, add the error."""
     if not isinstance(value, str):
         errors.append(_error("string_type", ["body", field], value))
         return False
@@ -218,7 +218,7 @@ def _parse_object(body: bytes, content_type: str) -> dict[str, Any]:
 
 
 class _NotFiniteError(ValueError):
-    """A number that JSON or a float cannot hold."""
+    """A number that is infinite or NaN."""
 
 
 def _refuse_constant(_: str) -> NoReturn:
@@ -234,7 +234,7 @@ def _parse_float(text: str) -> float:
 
 _decode_json = json.JSONDecoder(parse_float=_parse_float, parse_constant=_refuse_constant).decode
 
-# Each token is taken whole, integers too: searching within them again would take quadratic time.
+# Each token is taken whole: to search again within a long one would take quadratic time.
 _TOKENS = re.compile(
     r'"(?:[^"\\]+|\\.)*"?|(?P<open>[\[{])|(?P<close>[\]}])'
     r"|(?P<number>-?(?:NaN|Infinity|[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?))",
@@ -296,8 +296,8 @@ def _is_too_deep(text: str, end: int) -> bool:
 
 # Answers
 
-# A project is what json.dumps makes of it, at two thirds of the cost. The template stands where it is
-# filled in, because only there Python compiles it, and twice, because a page must not call per row.
+# The templates give what json.dumps would, at two thirds of its cost. Python compiles a template only
+# where it is filled in, so it is no constant; and a call for each row would slow down a page.
 
 
 def render_project(row: ProjectRow) -> bytes:

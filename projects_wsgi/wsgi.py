@@ -54,10 +54,11 @@ class Response(NamedTuple):
         with_body: False for the answer to a HEAD, which has the same headers and no body.
         """
         status, content_type, body, headers = self
-        all_headers = [*common_headers, *headers]
+        sent_headers = [*common_headers, *headers]
         if content_type is not None:
-            all_headers += [("Content-Type", content_type), ("Content-Length", str(len(body)))]
-        start_response(_STATUS_LINES[status], all_headers)
+            sent_headers.append(("Content-Type", content_type))
+            sent_headers.append(("Content-Length", str(len(body))))
+        start_response(_STATUS_LINES[status], sent_headers)
         return [body] if with_body and body else []
 
 
@@ -93,13 +94,15 @@ class Request:
     def __init__(self, environ: Environ) -> None:
         self.environ = environ
         self.method: str = environ["REQUEST_METHOD"]
-        path = _decode(environ, "PATH_INFO")
+        path: str = environ.get("PATH_INFO", "")
+        if not path.isascii():
+            path = _decode("PATH_INFO", path)
         self.path = "/" + path.lstrip("/") if path.startswith("//") else path
 
     @property
     def query(self) -> str:
         """The query string, percent-encoded. Raises HTTPError (400), as for a path."""
-        return _decode(self.environ, "QUERY_STRING")
+        return _decode("QUERY_STRING", self.environ.get("QUERY_STRING", ""))
 
     @property
     def content_type(self) -> str:
@@ -139,13 +142,10 @@ def request_line(environ: Environ) -> str:
     return f"{environ.get('REQUEST_METHOD')} {path}{query} {environ.get('SERVER_PROTOCOL', '')}".rstrip()
 
 
-def _decode(environ: Environ, name: str) -> str:
-    """Return a variable of environ, whose characters stand for bytes (PEP 3333), as UTF-8."""
-    native: str = environ.get(name, "")
-    if native.isascii():
-        return native
+def _decode(name: str, value: str) -> str:
+    """Return a variable of environ, each of whose characters stands for a byte (PEP 3333), as text."""
     try:
-        return native.encode("latin-1").decode("utf-8", "replace")
+        return value.encode("latin-1").decode("utf-8", "replace")
     except UnicodeEncodeError:
         raise HTTPError(
             400, f"The server breaks PEP 3333: {name} holds characters above U+00FF, which are not bytes"
@@ -164,12 +164,8 @@ def _parse_length(content_length: str, max_size: int) -> int:
 
 def _read(stream: Any, size: int) -> bytes:
     """Read size bytes, or all there are; a stream may return fewer at a time than it is asked for."""
+    chunks: list[bytes] = []
     try:
-        body: bytes = stream.read(size)
-        if len(body) == size or not body:
-            return body
-        chunks = [body]
-        size -= len(body)
         while size > 0 and (chunk := stream.read(size)):
             chunks.append(chunk)
             size -= len(chunk)

@@ -171,6 +171,12 @@ def test_what_is_no_key_is_401_alike_whatever_it_is(app: webtest.TestApp, value:
     assert response.headers["WWW-Authenticate"] == 'Bearer realm="projects"'
 
 
+def test_a_key_matches_in_its_own_characters_only(guarded: ProjectsApp) -> None:
+    assert status_of(guarded, SECRET) == 200
+    assert status_of(guarded, SECRET.upper()) == 401
+    assert status_of(guarded, SECRET.replace("s", "\u017f")) == 401  # which is an "s" in another case
+
+
 @pytest.mark.parametrize(
     "path",
     [
