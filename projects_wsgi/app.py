@@ -31,12 +31,12 @@ class ProjectsApp:
         self,
         store: Store,
         *,
-        max_page_size: int = 10_000,
-        max_body_size: int = 1_048_576,
-        phoenix_version: str = wire.PHOENIX_VERSION,
-        read_only: bool = False,
-        authenticate: Authenticate | None = None,
-        needs_key: bool = False,
+        max_page_size: int,
+        max_body_size: int,
+        phoenix_version: str,
+        read_only: bool,
+        authenticate: Authenticate | None,
+        needs_key: bool,
     ) -> None:
         if max_page_size < 1:
             raise ValueError(f"max_page_size must be at least 1 row, not {max_page_size}")
