@@ -7,6 +7,7 @@ knows its loans by weak references, takes back what a dead one held.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -96,13 +97,13 @@ class Loan(Session):
     leave it as the model's.
     """
 
-    __slots__ = ("_pool", "is_search", "mark", "place", "ready", "thread")
+    __slots__ = ("_pool", "lane", "mark", "place", "ready", "thread")
 
     def __init__(self, pool: Pool, patience: float, *, is_search: bool = False) -> None:
         self.driver = pool.driver
         self.deadline = time.monotonic() + patience
         self._pool = pool
-        self.is_search = is_search
+        self.lane = pool.searches if is_search else pool.others
         self.thread = threading.get_ident()
         self.mark = weakref.ref(self)
         self.place = -1  # of its connection in the pool; -1: it has none
@@ -122,20 +123,32 @@ class Loan(Session):
             raise self.driver.translated(error) from error
 
 
+class _Lane:
+    """Those who wait for connections in one order, and take turns with each other.
+
+    limit: how many of them may have a connection at a time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.waiting: deque[Loan] = deque()
+        self.turn_ends = 0.0
+
+
 class Pool:
     """At most size connections, lent first to the threads that have waited longest.
 
     size: connections, > 0. when_busy: what StoreBusy says when none becomes free.
     fork_patience: seconds that a fork waits for other threads to give their connections back.
 
-    Searches, which may take long, hold at most a third of the connections, so that other reads never
-    wait for them. More than one connection are lent in turns; see _TURN_SECONDS.
+    Searches, which may take long, queue in a lane of their own and hold at most a third of the
+    connections, so that nobody else waits for them. Within a lane, connections are lent in turns; see
+    _TURN_SECONDS.
     """
 
     def __init__(self, driver: Driver, size: int, when_busy: str, fork_patience: float) -> None:
         self.driver = driver
         self._places = tuple(range(size))
-        self._max_searches = max(1, size // 3)
         self._when_busy = when_busy
         self._fork_patience = fork_patience
         self._is_closed = False
@@ -150,9 +163,10 @@ class Pool:
         # A signal's handler may use the store while its thread is in here: the lock lets it in.
         self._lock = threading.RLock()
         self._holders: dict[int, weakref.ref[Loan]] = {}  # by the place of a connection
-        self._waiting: deque[Loan] = deque()
         self._forking: list[int] = []  # the threads that are about to fork
-        self._turn_ends = 0.0
+        size = len(self._places)
+        self.others, self.searches = _Lane(size), _Lane(max(1, size // 3))
+        self._served_last = self.searches
         if not (self.driver.is_lasting and self._connections):
             # What a child has inherited is neither used nor closed: SQLite would drop locks and files
             # that are the parent's.
@@ -165,10 +179,10 @@ class Pool:
         if self._pid != os.getpid():
             self._begin()  # forked by something that does not tell Python
         with self._lock:
-            if (self._waiting or not self._give(loan)) and not self._is_closed:
+            if (loan.lane.waiting or not self._give(loan)) and not self._is_closed:
                 loan.ready = threading.Lock()
                 loan.ready.acquire()
-                self._waiting.append(loan)
+                loan.lane.waiting.append(loan)
         if loan.ready is not None:
             self._wait(loan, loan.ready)
         if self._is_closed:
@@ -184,15 +198,15 @@ class Pool:
         is_clean: False where something may be left unfinished.
         """
         with self._lock:
-            if not is_clean and loan in self._waiting:
-                self._waiting.remove(loan)
+            if not is_clean and loan in loan.lane.waiting:
+                loan.lane.waiting.remove(loan)
             if self._is_lent_to(loan):
                 if not is_clean:
                     self._tidy(loan.place)
                 if self._is_closed:
                     self._disconnect(loan.place)
                 del self._holders[loan.place]
-            if self._waiting:
+            if self.others.waiting or self.searches.waiting:
                 self._hand_over()
 
     def close(self) -> None:
@@ -215,16 +229,17 @@ class Pool:
         """Give a loan a connection if it may have one now; tell whether it may."""
         if self._forking or self._is_closed:
             return False
+        lane = loan.lane
         now = time.monotonic()
-        if now < self._turn_ends and self._holders:
+        if now < lane.turn_ends and self._count_lent(lane):
             return False
-        if loan.is_search and self._count_searches() >= self._max_searches:
+        if lane is self.searches and self._count_lent(lane) >= lane.limit:
             return False
         for place in self._places:
             loan.place = place
             # One step, which a signal's handler that uses the pool cannot come between.
             if self._holders.setdefault(place, loan.mark) is loan.mark:
-                self._turn_ends = now + _TURN_SECONDS
+                lane.turn_ends = now + _TURN_SECONDS
                 return True
         loan.place = -1
         return False
@@ -235,11 +250,15 @@ class Pool:
     def _hand_over(self) -> None:
         """Give connections to those who have waited longest, as far as there are any."""
         self._reclaim()
-        for loan in tuple(self._waiting):
-            if self._is_closed or self._give(loan):
-                self._waiting.remove(loan)
-                assert loan.ready is not None
-                loan.ready.release()
+        lanes = [self.others, self.searches]
+        if self._served_last is self.others:
+            lanes.reverse()
+        for lane in lanes:
+            while lane.waiting and (self._is_closed or self._give(lane.waiting[0])):
+                self._served_last = lane
+                ready = lane.waiting.popleft().ready
+                assert ready is not None
+                ready.release()
 
     def _reclaim(self) -> None:
         """Take back what loans hold that died without giving it back."""
@@ -248,9 +267,11 @@ class Pool:
                 self._tidy(place)
                 del self._holders[place]
 
-    def _count_searches(self) -> int:
-        loans = [mark() for mark in self._holders.values()]
-        return sum(loan is not None and loan.is_search for loan in loans)
+    def _loans(self) -> list[Loan]:
+        return [loan for mark in self._holders.values() if (loan := mark()) is not None]
+
+    def _count_lent(self, lane: _Lane) -> int:
+        return sum(loan.lane is lane for loan in self._loans())
 
     def _tidy(self, place: int) -> None:
         connection = self._connections[place]
@@ -278,6 +299,9 @@ class Pool:
             with self._lock:
                 self._hand_over()
                 if self._is_lent_to(loan) or self._is_closed:
+                    # Who handed over was broken off before it said so.
+                    with contextlib.suppress(ValueError):
+                        loan.lane.waiting.remove(loan)
                     return
                 if time.monotonic() >= loan.deadline:
                     raise StoreBusy(self._when_busy)
@@ -307,8 +331,7 @@ class Pool:
     def _is_awaited(self) -> bool:
         with self._lock:
             self._reclaim()
-            loans = [mark() for mark in self._holders.values()]
-            return any(loan is not None and loan.thread not in self._forking for loan in loans)
+            return any(loan.thread not in self._forking for loan in self._loans())
 
     def is_prepared(self) -> bool:
         """Tell whether this thread has prepared a fork that is still to come."""
