@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from .app import ProjectsApp
 from .auth import Authenticate, KeysError, Role
@@ -26,7 +27,7 @@ from .model import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from .options import BUSY_TIMEOUT
+from .options import BUSY_TIMEOUT, MAX_BODY_SIZE, MAX_DATABASE_SIZE, MAX_PAGE_SIZE
 from .storage import OnChange, Store, open_store
 from .storage.sqlite import SQLiteStore
 from .wire import PHOENIX_VERSION
@@ -61,10 +62,10 @@ __all__ = [
 def make_app(
     database: str | os.PathLike[str] | Store,
     *,
-    max_page_size: int = 10_000,
-    max_body_size: int = 1_048_576,
+    max_page_size: int = MAX_PAGE_SIZE.default,
+    max_body_size: int = MAX_BODY_SIZE.default,
     busy_timeout: float = BUSY_TIMEOUT.default,
-    max_database_size: int | None = None,
+    max_database_size: int | None = MAX_DATABASE_SIZE.default,
     on_change: OnChange | None = None,
     read_only: bool = False,
     keys: str | os.PathLike[str] | None = None,
@@ -74,35 +75,40 @@ def make_app(
 ) -> ProjectsApp:
     """Return the projects API as a WSGI callable.
 
-    database: the path of an SQLite file, made if missing; ":memory:"; or a Store.
+    database: the path of an SQLite file, created if missing; ":memory:"; or a Store.
     max_page_size: rows, > 0; the longest page, whatever limit a client asks for.
     max_body_size: bytes, > 0; a longer body is answered with 413, unread.
-    busy_timeout: seconds, > 0 and <= 25; a call that others keep from the database for longer is
-        answered with 503.
-    max_database_size: bytes, >= 65,536; what would make the file larger is answered with 507.
-        None: as large as the disk.
+    busy_timeout: seconds, > 0 and <= 25; how long a request waits while others write to the
+        database, before it is answered with 503.
+    max_database_size: bytes, >= 65,536; a change that needs a larger file is answered with 507.
+        None: only the disk sets a limit.
     on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
-        the change, after it is committed, be it through the API or the store; what it raises is
-        logged and changes nothing.
-    read_only: whether what would change something is answered with 403. The database is then opened
-        for reading only, and neither made nor upgraded; a Store is used as it comes.
-    keys: the path of a keys file, which says who may do what: see keys. None: everybody may all.
-    admin_secret: a key of an admin's besides, of at least 32 characters, with a digit and a
-        lower-case letter.
-    authenticate: the host's own way instead of keys: takes the environ; returns "viewer", "member",
-        "admin", or None for a sender that is not known. Whatever it raises, nobody is let in.
-    phoenix_version: the Phoenix to pass for, three integers; clients gate features on it.
+        the change, after the commit, whether the change came through the API or the store. What it
+        raises is logged and changes nothing.
+    read_only: whether every change is answered with 403. The database is then opened for reading
+        only, and is neither created nor upgraded; a Store is used as it is.
+    keys: the path of a keys file, see keys.py: who may do what. None: everybody may do everything.
+    admin_secret: one more key of an admin: at least 32 characters, with a digit and a lower-case
+        letter.
+    authenticate: the host's own check, instead of keys: takes the environ, returns "viewer",
+        "member", "admin", or None for a stranger. Whatever it raises, nobody is let in.
+    phoenix_version: the Phoenix version to report, three integers; clients look at it to decide
+        which features they use.
     Raises StoreUnavailable or StoreBusy when the database cannot be opened; KeysError when the keys
-    cannot be read; TypeError or ValueError for an argument that is not what it should be, and for
-    those of the database where a Store comes with its own.
+    cannot be read; TypeError or ValueError for a wrong argument, before anything is opened, and for
+    options of the database beside a Store, which has its own.
 
     The callable's ``store`` is the store, for the host's own use.
     """
+    MAX_PAGE_SIZE.check(max_page_size)
+    MAX_BODY_SIZE.check(max_body_size)
+    if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", phoenix_version):
+        raise ValueError(f'phoenix_version must be like "20.26.1", not {phoenix_version!r}')
     needs_key = keys is not None or admin_secret is not None
     if needs_key:
         if authenticate is not None:
             raise TypeError("give either keys and admin_secret, or authenticate")
-        from .keys import KeyRing  # it takes modules that only those need who ask for it
+        from .keys import KeyRing  # it takes 7 ms, which only those who want keys should pay for
 
         authenticate = KeyRing(keys, admin_secret)
     if isinstance(database, (str, os.PathLike)):
@@ -121,17 +127,12 @@ def make_app(
         store = database
     else:
         raise TypeError(f'database must be a path, ":memory:" or a Store, not {database!r}')
-    try:
-        return ProjectsApp(
-            store,
-            max_page_size=max_page_size,
-            max_body_size=max_body_size,
-            phoenix_version=phoenix_version,
-            read_only=read_only,
-            authenticate=authenticate,
-            needs_key=needs_key,
-        )
-    except ValueError:
-        if store is not database:
-            store.close()
-        raise
+    return ProjectsApp(
+        store,
+        max_page_size=max_page_size,
+        max_body_size=max_body_size,
+        phoenix_version=phoenix_version,
+        read_only=read_only,
+        authenticate=authenticate,
+        needs_key=needs_key,
+    )

@@ -38,12 +38,6 @@ class ProjectsApp:
         authenticate: Authenticate | None,
         needs_key: bool,
     ) -> None:
-        if max_page_size < 1:
-            raise ValueError(f"max_page_size must be at least 1 row, not {max_page_size}")
-        if max_body_size < 1:
-            raise ValueError(f"max_body_size must be at least 1 byte, not {max_body_size}")
-        if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", phoenix_version):
-            raise ValueError(f'phoenix_version must be like "20.26.1", not {phoenix_version!r}')
         self.store = store
         self.max_page_size = max_page_size
         self.max_body_size = max_body_size
