@@ -111,7 +111,7 @@ MAX_DATABASE_SIZE = Option(
 BUSY_TIMEOUT = Option(
     "busy_timeout",
     float,
-    5.0,
+    5,
     "how long a request waits while others write to the database; then it gets 503",
     "SECONDS",
     maximum=25,  # the official clients give up after 30
@@ -119,7 +119,7 @@ BUSY_TIMEOUT = Option(
 TIMEOUT = Option(
     "timeout",
     float,
-    30.0,
+    30,
     "how long a connection may be idle, and how long a request may take to arrive",
     "SECONDS",
     maximum=86_400,

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from projects_wsgi import SQLiteStore, cli
+from projects_wsgi import SQLiteStore
+from projects_wsgi.options import OPTIONS
 
 from .support.process import Process, refusal, run, running_server
 
@@ -189,7 +190,7 @@ def test_a_taken_port_is_named_with_a_way_out(tmp_path: Path) -> None:
 
 def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
     line = refusal("--host", "192.0.2.1", "--port", "0", cwd=tmp_path)
-    assert line.startswith("cannot listen at 192.0.2.1")
+    assert line.startswith("cannot listen on 192.0.2.1")
     assert "--host" in line
 
 
@@ -280,12 +281,12 @@ def test_what_may_not_be_written_is_refused_untouched(
         (["--port", "x"], "argument --port: 'x' is not an integer from 0 to 65535"),
         (["--port", "65536"], "'65536' is not an integer from 0 to 65535"),
         (["--port", "-1"], "'-1' is not an integer"),
-        (["--max-page-size", "0"], "'0' is not an integer from 1"),
+        (["--max-page-size", "0"], "'0' is not an integer of at least 1"),
         (["--max-body-size", "1_000"], "'1_000' is not an integer"),
         (["--timeout", "0"], "'0' is not a number of seconds"),
         (["--timeout", "nan"], "'nan' is not a number of seconds"),
-        (["--db", ""], "argument --db: it must not be empty"),
-        (["--host", ""], "argument --host: it must not be empty"),
+        (["--db", ""], "argument --db: '' is not a text of at least one character"),
+        (["--host", ""], "argument --host: '' is not a text of at least one character"),
         (["--port", "9" * 5_000], "is not an integer from 0 to 65535"),
         (["dance"], "invalid choice: 'dance'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
@@ -310,6 +311,6 @@ def test_the_version_is_told(tmp_path: Path) -> None:
 
 def test_help_names_every_option_and_variable(tmp_path: Path) -> None:
     text = run("--help", cwd=tmp_path, COLUMNS="200").stdout
-    for option in cli.OPTIONS:
+    for option in OPTIONS:
         assert option.flag in text
         assert option.variable in text

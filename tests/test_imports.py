@@ -40,7 +40,9 @@ ALLOWED: dict[str, set[str]] = {
     "auth": {"wire", "wsgi"},
     "keys": {"auth", "wire", "wsgi"},
     "": {"app", "auth", "keys", "model", "options", "storage", "storage.sqlite", "wire"},
-    "cli": {"", "auth", "keys", "model", "options", "server", "storage.sqlite", "storage.sqlite.upkeep"},
+    "signals": set(),
+    "commands": {"", "auth", "keys", "server", "signals", "storage.sqlite", "storage.sqlite.upkeep"},
+    "cli": {"", "auth", "commands", "model", "options", "signals"},
     "testing": {"", "server"},
     "__main__": {"cli"},
 }

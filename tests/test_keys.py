@@ -159,7 +159,7 @@ def test_a_newcomer_makes_lists_and_revokes_a_key(tmp_path: Path) -> None:
     made = run("keys", "add", "ci", "--role", "member", "--expires", "90d", cwd=tmp_path)
     assert made.returncode == 0
     assert re.fullmatch("[A-Za-z0-9_-]{43}\n", made.stdout)
-    assert made.stderr == "This key of ci is shown only now; projects.keys holds no more than its SHA-256.\n"
+    assert made.stderr == "This key of ci is shown only now; projects.keys holds only its SHA-256.\n"
     assert run("keys", "add", "boss", "--role", "admin", cwd=tmp_path).returncode == 0
     today = datetime.datetime.now(datetime.timezone.utc).date()
     listed = run("keys", "list", cwd=tmp_path)
@@ -169,7 +169,7 @@ def test_a_newcomer_makes_lists_and_revokes_a_key(tmp_path: Path) -> None:
         ["boss", "admin", str(today), "never"],
     ]
     revoked = run("keys", "revoke", "ci", cwd=tmp_path)
-    assert revoked.stdout == "ci is revoked; servers that use projects.keys know within two seconds\n"
+    assert revoked.stdout == "ci is revoked; servers that use projects.keys will know within two seconds\n"
     assert "ci" not in run("keys", "list", cwd=tmp_path).stdout
 
 
@@ -192,7 +192,7 @@ def test_the_file_is_named_by_an_option_or_in_the_environment(tmp_path: Path) ->
         (["add", "ci", "--role", "owner"], "invalid choice: 'owner'"),
         (["add", "c i", "--role", "viewer"], "must be 1 to 100 letters, digits"),
         (["add", "ci", "--role", "viewer", "--expires", "2020-01-01"], "2020-01-01 is past"),
-        (["add", "ci", "--role", "viewer", "--expires", "soon"], "neither days like 90d nor a day like"),
+        (["add", "ci", "--role", "viewer", "--expires", "soon"], "neither days like 90d nor a date like"),
         (["add", "ci", "--role", "viewer", "--keys", "missing/x.keys"], "No such file or directory"),
         (["list"], "there is no keys file projects.keys; make one with: keys add NAME --role ROLE"),
         (["revoke", "ci"], "there is no key named ci in projects.keys"),
@@ -243,8 +243,8 @@ def test_a_missing_or_malformed_file_is_never_an_open_server(tmp_path: Path) -> 
 
 
 WARNING = (
-    "projects-wsgi: whoever reaches this address may do all, since no keys are asked for;"
-    " give --keys FILE, or listen at 127.0.0.1\n"
+    "projects-wsgi: warning: everybody who can reach this address can change all projects;"
+    " give --keys FILE, or listen on 127.0.0.1\n"
 )
 
 
@@ -254,7 +254,7 @@ def test_a_server_that_others_can_reach_without_keys_warns_in_one_line(tmp_path:
     assert process.log == WARNING
     with running_server("--quiet", "--host", "0.0.0.0", "--read-only", cwd=tmp_path) as process:
         pass
-    assert process.log == WARNING.replace("do all", "read all")
+    assert process.log == WARNING.replace("change all", "read all")
     add_key(tmp_path / "projects.keys", "ci", Role.VIEWER)
     for arguments in (["--keys", "projects.keys", "--host", "0.0.0.0"], ["--host", "127.0.0.2"]):
         with running_server("--quiet", *arguments, cwd=tmp_path) as process:

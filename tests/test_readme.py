@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from projects_wsgi import SQLiteStore, cli, server
+from projects_wsgi import SQLiteStore, server
+from projects_wsgi.options import OPTIONS
 
 from .hosts import recipes
 from .support.differences import DIFFERENCES, PROVEN_ELSEWHERE
@@ -147,11 +148,10 @@ def test_there_are_no_blocks_that_nothing_runs() -> None:
 
 def test_the_table_of_options_is_the_command_lines() -> None:
     expected = []
-    for option in cli.OPTIONS:
-        flag = f"`{option.flag} {option.metavar}`" if option.metavar else f"`{option.flag}`"
-        default = f"`{option.default:g}`" if isinstance(option.default, float) else f"`{option.default}`"
-        has_default = option.metavar and option.default is not None
-        expected.append([flag, f"`{option.variable}`", default if has_default else "", option.help])
+    for option in OPTIONS:
+        flag = f"`{option.flag}`" if option.kind is bool else f"`{option.flag} {option.metavar}`"
+        default = "" if option.default in (None, False) else f"`{option.default}`"
+        expected.append([flag, f"`{option.variable}`", default, option.help])
     assert rows("option") == expected
 
 
@@ -191,7 +191,7 @@ def test_the_table_of_limits_is_the_servers() -> None:
     assert limits["request line, in bytes"] == [f"{server.MAX_LINE_SIZE:,}", "414"]
     headers, status = limits["all header lines, in bytes; how many"]
     assert (headers, status) == (f"{server.MAX_HEADER_SIZE:,}; {server.MAX_HEADERS}", "431")
-    flags = {option.flag for option in cli.OPTIONS}
+    flags = {option.flag for option in OPTIONS}
     assert {value.strip("`") for value, _ in limits.values() if value.startswith("`--")} <= flags
 
 

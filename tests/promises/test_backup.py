@@ -267,8 +267,8 @@ def test_a_backup_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
         store.create("agent")
     program = """
 import os, signal, sys
-from projects_wsgi import cli
-cli._draw_progress = lambda done, total: os.kill(os.getpid(), signal.SIGINT)
+from projects_wsgi import cli, commands
+commands._draw_progress = lambda done, total: os.kill(os.getpid(), signal.SIGINT)
 sys.stderr.isatty = lambda: True
 sys.exit(cli.main(["backup", "copy.db"]))
 """

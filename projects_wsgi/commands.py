@@ -1,0 +1,184 @@
+"""What the command line can do. The functions print, and raise what the user can put right."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import logging
+import os
+import re
+import sys
+import threading
+from typing import Any
+
+from . import make_app
+from .auth import Role
+from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
+from .signals import Signals
+from .storage.sqlite import upkeep
+
+PROGRAM = "projects-wsgi"
+_POLL_SECONDS = 0.1  # how often the server looks whether it must stop
+
+
+class CommandError(Exception):
+    """A command that could not be carried out. Its text is one line that says what to do about it."""
+
+
+def serve(
+    database: str,
+    *,
+    host: str,
+    port: int,
+    timeout: float,
+    quiet: bool,
+    signals: Signals,
+    **options: Any,
+) -> None:
+    """Serve the projects until a signal comes.
+
+    database, options: see make_app. host, port, timeout: see Server.
+    quiet: whether no line is logged per request.
+    Raises CommandError, StoreError or KeysError when it cannot begin; KeyboardInterrupt when a
+    signal comes before it has begun.
+    """
+    _allow_many_connections()
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
+    if quiet:
+        logging.getLogger("projects_wsgi.server").setLevel(logging.WARNING)
+    try:
+        app = make_app(database, **options)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    with contextlib.closing(app.store):
+        try:
+            server = Server(host, port, app, timeout=timeout, headers=app.common_headers)
+        except (OSError, UnicodeError) as error:
+            raise CommandError(_explain(error, host, port)) from None
+        # From here on a signal only ends the waiting: server.shutdown() needs a thread that runs.
+        signals.stop_raising()
+        with server:
+            threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
+            if not (server.is_local or options.get("keys") or options.get("admin_secret")):
+                _warn_of_strangers("read" if options.get("read_only") else "change")
+            where = database if database == ":memory:" else os.path.abspath(database)
+            print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
+            signals.wait()
+            server.shutdown()
+
+
+def check(database: str) -> int:
+    """Print what is wrong with a database, which may be in use; return 1 if anything is, else 0.
+
+    Raises CommandError or StoreError when it cannot be read.
+    """
+    try:
+        with upkeep.opened_as_it_is(database) as connection:
+            faults = upkeep.find_faults(connection)
+    except FileNotFoundError as error:
+        raise CommandError(str(error)) from None
+    print("\n".join(faults) or f"{database}: ok")
+    return 1 if faults else 0
+
+
+def back_up(database: str, destination: str, *, overwrite: bool) -> None:
+    """Copy a database, which may be in use, to a file.
+
+    overwrite: whether a file that exists is replaced.
+    Raises CommandError or StoreError when one of them cannot be read or written.
+    """
+    progress = _draw_progress if sys.stderr.isatty() else None
+    try:
+        with upkeep.opened_as_it_is(database) as connection:
+            upkeep.copy(connection, destination, progress, overwrite=overwrite)
+    except FileExistsError as error:
+        raise CommandError(f"{error}; overwrite it with --force") from None
+    except FileNotFoundError as error:
+        raise CommandError(str(error)) from None
+    print(f"{database} is copied to {destination}")
+
+
+def add_key(file: str, name: str, role: str, expires: str | None) -> None:
+    """Add a key to a keys file, which is created if missing, and print the key.
+
+    expires: the last day of the key in UTC, as days from now ("90d") or as a date; None: it has none.
+    Raises CommandError for a bad date; KeysError for a bad name or file.
+    """
+    from . import keys  # here and below: it takes 7 ms, which a server without keys need not wait for
+
+    key = keys.add_key(file, name, Role(role), _parse_last_day(expires) if expires is not None else None)
+    print(key)
+    print(f"This key of {name} is shown only now; {file} holds only its SHA-256.", file=sys.stderr)
+
+
+def list_keys(file: str) -> None:
+    """Print name, role, day made and last day of each key in a file. Raises KeysError for a bad file."""
+    from . import keys
+
+    found = keys.read_keys(file)
+    print(f"{'NAME':<24} {'ROLE':<7} {'MADE':<11} EXPIRES")
+    for key in found:
+        expires = f"{key.expires or 'never'}{' (past)' if key.is_expired() else ''}"
+        print(f"{key.name:<24} {key.role.value:<7} {key.made!s:<11} {expires}")
+
+
+def revoke_key(file: str, name: str) -> None:
+    """Remove a key from a keys file. Raises KeysError for a bad file or where there is no such key."""
+    from . import keys
+
+    keys.revoke_key(file, name)
+    print(f"{name} is revoked; servers that use {file} will know within two seconds")
+
+
+def _parse_last_day(text: str) -> datetime.date:
+    from . import keys
+
+    try:
+        if text.isascii() and re.fullmatch("[0-9]{1,5}d", text):
+            day = keys.today() + datetime.timedelta(days=int(text[:-1]))
+        else:
+            day = keys.parse_day(text)
+    except ValueError:
+        raise CommandError(
+            f"--expires {text!r} is neither days like 90d nor a date like 2026-12-31"
+        ) from None
+    if day < keys.today():
+        raise CommandError(f"--expires {text} is past")
+    return day
+
+
+def _warn_of_strangers(verb: str) -> None:
+    print(
+        f"{PROGRAM}: warning: everybody who can reach this address can {verb} all projects;"
+        " give --keys FILE, or listen on 127.0.0.1",
+        file=sys.stderr,
+    )
+
+
+def _draw_progress(done: int, total: int) -> None:
+    bar = "#" * (40 * done // total)
+    end = "" if done < total else "\n"
+    print(f"\r[{bar:<40}] {100 * done // total:3d} %", end=end, file=sys.stderr, flush=True)
+
+
+def _allow_many_connections() -> None:
+    """Raise this process's limit of file descriptors, which is often low for historical reasons."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # Windows has none
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
+        if 0 <= soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard) if hard >= 0 else wanted, hard))
+
+
+def _explain(error: OSError | UnicodeError, host: str, port: int) -> str:
+    """Return why the server cannot listen, and what to do about it."""
+    if isinstance(error, UnicodeError):
+        return f"{host} is not a host name; choose another with --host"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} at {host} is taken; choose another with --port, or 0 for any free one"
+    if error.errno == errno.EACCES:
+        return f"this user may not listen on port {port}; choose one above 1023 with --port"
+    return f"cannot listen on {host}: {error.strerror}; choose an address of this machine with --host"

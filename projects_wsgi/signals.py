@@ -1,0 +1,58 @@
+"""SIGINT and SIGTERM: the first one stops the process in an orderly way, all further ones change nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+_POLL_SECONDS = 0.1
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """Catches SIGINT and SIGTERM from now on, in the main thread.
+
+    The first signal raises KeyboardInterrupt between start_raising() and stop_raising(). At any
+    other time it is only remembered, and raises at the next start_raising().
+    """
+
+    def __init__(self) -> None:
+        self._has_come = False
+        self._may_raise = False
+        # SIGINT as well: a shell starts background jobs with SIGINT ignored.
+        for number in _STOPPING:
+            signal.signal(number, self._handle)
+
+    def _handle(self, *_: object) -> None:
+        is_first = not self._has_come
+        self._has_come = True
+        if is_first and self._may_raise:
+            raise KeyboardInterrupt
+
+    def start_raising(self) -> None:
+        """From now on, let the first signal raise KeyboardInterrupt; raise it if one has come."""
+        self._may_raise = True
+        if self._has_come:
+            raise KeyboardInterrupt
+
+    def stop_raising(self) -> None:
+        """From now on, let a signal raise nothing."""
+        self._may_raise = False
+
+    def wait(self) -> None:
+        """Return when a signal comes, or at once if one has come."""
+        try:
+            self.start_raising()
+            # Python drops an exception that is raised within a finalizer: hence the second look.
+            while not self._has_come:
+                time.sleep(_POLL_SECONDS)
+        except KeyboardInterrupt:
+            pass
+
+    def ignore(self) -> None:
+        """Ignore all signals until the process has ended.
+
+        Python takes its own handlers back some time before that, and a signal would then kill it.
+        """
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
