@@ -52,7 +52,10 @@ class Signals:
     def ignore(self) -> None:
         """Ignore all signals until the process has ended.
 
-        Python takes its own handlers back some time before that, and a signal would then kill it.
+        Python takes its handlers back some time before that, and a signal would then kill it.
         """
+        if hasattr(signal, "pthread_sigmask"):  # not on Windows
+            # Python complains of a signal that comes in the very moment in which it is to be ignored.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
 import socket
 import sqlite3
@@ -22,7 +23,7 @@ import pytest
 from projects_wsgi import SQLiteStore
 from projects_wsgi.options import OPTIONS
 
-from .support.process import Process, refusal, run, running_server
+from .support.process import Process, environment, refusal, run, running_server
 
 
 def get(host: str, port: int, path: str) -> tuple[int, bytes]:
@@ -83,11 +84,43 @@ def test_it_stops_at_once_even_with_connections_open(tmp_path: Path, stop: signa
 
 
 def test_more_signals_than_one_change_nothing(tmp_path: Path) -> None:
-    for pause in (0.0, 0.01, 0.03, 0.06, 0.1):
+    for number in (signal.SIGINT, signal.SIGTERM):
         with running_server(cwd=tmp_path) as process:
-            process.popen.send_signal(signal.SIGINT)
-            time.sleep(pause)
+            while process.popen.poll() is None:
+                process.popen.send_signal(number)
+                time.sleep(0.0005)
         assert process.log == ""
+
+
+def statuses_of_signalled(*arguments: str, step: int, cwd: Path) -> list[int]:
+    """Return the exit statuses of a command that gets signals, one run for each of many moments."""
+    line = [sys.executable, "-m", "tests.support.moments", str(step), *arguments]
+    result = subprocess.run(
+        line,
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert re.fullmatch(r"(-?\d+\n)+", result.stdout), result.stdout  # nothing was logged
+    return [int(status) for status in result.stdout.split()]
+
+
+def test_a_signal_at_any_moment_ends_the_server_with_0(tmp_path: Path) -> None:
+    statuses = statuses_of_signalled("--quiet", "--port", "0", step=31, cwd=tmp_path)
+    assert statuses == [0] * len(statuses)
+    assert len(statuses) > 20
+
+
+def test_a_signal_at_any_moment_ends_another_command_with_130(tmp_path: Path) -> None:
+    SQLiteStore(tmp_path / "projects.db").close()
+    statuses = statuses_of_signalled("check", step=31, cwd=tmp_path)
+    count = statuses.count(130)
+    assert count > 20
+    # The last of the last lines are too late: all is done.
+    assert statuses == [130] * count + [0] * (len(statuses) - count)
 
 
 def test_what_it_wrote_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -167,14 +200,25 @@ import resource, runpy
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 runpy.run_module("projects_wsgi", run_name="__main__")
 """
+    request = b"GET /v1/projects HTTP/1.1\r\nHost: x\r\n\r\n"
     with (
-        running_server("--timeout", "0.5", cwd=tmp_path, command=["-c", program]) as process,
+        running_server(cwd=tmp_path, command=["-c", program]) as process,
         contextlib.ExitStack() as stack,
     ):
-        for _ in range(70):
-            stack.enter_context(socket.create_connection((process.host, process.port)))
-        # It waits for its turn, until idle clients are sent away, but then it is served.
-        assert get(process.host, process.port, "/v1/projects")[0] == 200
+        first, *idle, last = [
+            stack.enter_context(socket.create_connection((process.host, process.port), timeout=10))
+            for _ in range(70)
+        ]
+        last.sendall(request)
+        time.sleep(0.2)  # enough to accept as many as the server can
+        # Only now, the database opens its file.
+        first.sendall(request)
+        assert first.recv(1000).startswith(b"HTTP/1.1 200 ")
+        # The last one waits for its turn.
+        assert select.select([last], [], [], 0)[0] == []
+        for client in (first, *idle):
+            client.close()
+        assert last.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 # What the user can put right
