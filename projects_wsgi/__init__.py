@@ -108,7 +108,7 @@ def make_app(
     if needs_key:
         if authenticate is not None:
             raise TypeError("give either keys and admin_secret, or authenticate")
-        from .keys import KeyRing  # it takes 7 ms, which only those who want keys should pay for
+        from .keys import KeyRing  # takes 7 ms, which an app without keys need not spend
 
         authenticate = KeyRing(keys, admin_secret)
     if isinstance(database, (str, os.PathLike)):

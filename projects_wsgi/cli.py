@@ -1,5 +1,4 @@
-"""The command line: its parser, the environment variables, the exit status. Only this module reads the
-environment."""
+"""The command line: parser, environment variables, exit status. No other module reads the environment."""
 
 from __future__ import annotations
 
@@ -18,12 +17,12 @@ from .options import DATABASE, KEYS, OPTIONS, Option
 from .signals import Signals
 
 DEFAULT_KEYS = "projects.keys"
-# Phoenix's name for it. It is the key of an admin, and makes keys necessary.
+# Named as in Phoenix. Its value is the key of an admin; when it is set, every request needs a key.
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"
 
-_EPILOG = "An option that is not given is read from the environment variable beside it."
+_EPILOG = "If an option is not given, the environment variable beside it is used."
 
-# Carries a command out; returns its exit status, None for 0.
+# Runs a command; returns its exit status, None for 0.
 Run = Callable[[argparse.Namespace], "int | None"]
 
 
@@ -31,12 +30,12 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     """Run the command line; the server until Ctrl-C or SIGTERM.
 
     arguments: those after the program's name; None: the process's. environ: None: the process's.
-    Returns the exit status: 2, after one line that says why, for what the user can put right; 130
-    for a command that a signal ended, but 0 for the server.
+    Returns the exit status: 2 after an error that the user can correct, which is printed in one line;
+    130 when a signal ended the command, but 0 when it ended the server.
     """
     signals = Signals()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # its encoding may not have all characters of a file's name
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may not be in its encoding
             stream.reconfigure(errors="backslashreplace")
     settings = parse_settings(arguments, os.environ if environ is None else environ)
     settings.signals = signals
@@ -64,34 +63,11 @@ def _serve(settings: argparse.Namespace) -> None:
     commands.serve(database, signals=settings.signals, admin_secret=settings.admin_secret, **values)
 
 
-def _check(settings: argparse.Namespace) -> int:
-    return commands.check(settings.db)
-
-
-def _back_up(settings: argparse.Namespace) -> None:
-    commands.back_up(settings.db, settings.destination, overwrite=settings.force)
-
-
-def _add_key(settings: argparse.Namespace) -> None:
-    commands.add_key(settings.keys or DEFAULT_KEYS, settings.name, settings.role, settings.expires)
-
-
-def _list_keys(settings: argparse.Namespace) -> None:
-    commands.list_keys(settings.keys or DEFAULT_KEYS)
-
-
-def _revoke_key(settings: argparse.Namespace) -> None:
-    commands.revoke_key(settings.keys or DEFAULT_KEYS, settings.name)
-
-
-# Settings
-
-
 def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
-    """Return what was asked for: of each option the value, and the command as ``run``.
+    """Return a value for each option, and the function to run as ``run``.
 
-    An option that the command line does not give comes from the environment, or else is its default.
-    Exits with 2, after a line that says why, for what cannot be understood.
+    The value comes from the command line, else from the environment, else it is the default.
+    Exits with 2 after printing what is wrong with an argument or a variable.
     """
     parser = build_parser()
     settings = parser.parse_args(arguments)
@@ -130,9 +106,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_command("serve", _serve, "Serve the projects; the command when none is given.", OPTIONS)
     add_command(
-        "check", _check, "Check a database, which may be in use; exit with 1 if it has faults.", [DATABASE]
+        "check",
+        lambda settings: commands.check(settings.db),
+        "Check a database, which may be in use; exit with 1 if it has faults.",
+        [DATABASE],
     )
-    backup = add_command("backup", _back_up, "Copy a database, which may be in use.", [DATABASE])
+    backup = add_command(
+        "backup",
+        lambda settings: commands.back_up(settings.db, settings.destination, overwrite=settings.force),
+        "Copy a database, which may be in use.",
+        [DATABASE],
+    )
     backup.add_argument(
         "destination", type=_argument_type(DATABASE), metavar="DEST", help="the file to create"
     )
@@ -144,14 +128,16 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_key_commands(parser: argparse.ArgumentParser) -> None:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add = subparsers.add_parser("add", help="create a key and print it, once", epilog=_EPILOG)
-    add.add_argument("name", metavar="NAME", help="the unique name of its owner")
+    add.add_argument("name", metavar="NAME", help="a unique name for it")
     add.add_argument("--role", choices=[role.value for role in Role], required=True, help="what it allows")
     add.add_argument("--expires", metavar="90d|DATE", help="its last day, in UTC")
     list_ = subparsers.add_parser("list", help="show name, role, day made and last day", epilog=_EPILOG)
     revoke = subparsers.add_parser("revoke", help="make a key invalid", epilog=_EPILOG)
-    revoke.add_argument("name", metavar="NAME", help="the name of its owner")
-    for command, run in ((add, _add_key), (list_, _list_keys), (revoke, _revoke_key)):
-        command.set_defaults(run=run)
+    revoke.add_argument("name", metavar="NAME", help="its name")
+    add.set_defaults(run=lambda it: commands.add_key(it.keys or DEFAULT_KEYS, it.name, it.role, it.expires))
+    list_.set_defaults(run=lambda it: commands.list_keys(it.keys or DEFAULT_KEYS))
+    revoke.set_defaults(run=lambda it: commands.revoke_key(it.keys or DEFAULT_KEYS, it.name))
+    for command in (add, list_, revoke):
         _add_options(command, [KEYS._replace(default=DEFAULT_KEYS, help="the keys file")])
 
 
@@ -159,7 +145,7 @@ def _add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> 
     for option in options:
         default = "" if option.default in (None, False) else f"default: {option.default}; "
         arguments: dict[str, Any] = {
-            # None here, because that of a command would hide what is given before the command's name.
+            # No defaults here: a subcommand's default would overwrite what is given before its name.
             "default": argparse.SUPPRESS,
             "help": f"{option.help} ({default}{option.variable})",
         }
@@ -174,7 +160,7 @@ def _argument_type(option: Option) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             return option.parse(text)
-        except ValueError as error:  # of which argparse would not show the text
+        except ValueError as error:  # argparse would not show its text
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse

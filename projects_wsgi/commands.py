@@ -1,4 +1,4 @@
-"""What the command line can do. The functions print, and raise what the user can put right."""
+"""The commands of the command line. They print, and raise errors that tell the user what to do."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .signals import Signals
 from .storage.sqlite import upkeep
 
 PROGRAM = "projects-wsgi"
-_POLL_SECONDS = 0.1  # how often the server looks whether it must stop
+_POLL_SECONDS = 0.1  # how often the server checks whether it must stop
 
 
 class CommandError(Exception):
-    """A command that could not be carried out. Its text is one line that says what to do about it."""
+    """A command cannot be run. The text is one line that tells the user why, or what to do."""
 
 
 def serve(
@@ -36,12 +36,12 @@ def serve(
     signals: Signals,
     **options: Any,
 ) -> None:
-    """Serve the projects until a signal comes.
+    """Serve the projects over HTTP until a signal comes.
 
     database, options: see make_app. host, port, timeout: see Server.
-    quiet: whether no line is logged per request.
-    Raises CommandError, StoreError or KeysError when it cannot begin; KeyboardInterrupt when a
-    signal comes before it has begun.
+    quiet: whether requests are not logged.
+    Raises CommandError, StoreError or KeysError when the server cannot start; KeyboardInterrupt when
+    a signal comes before it has started.
     """
     _allow_many_connections()
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
@@ -56,7 +56,7 @@ def serve(
             server = Server(host, port, app, timeout=timeout, headers=app.common_headers)
         except (OSError, UnicodeError) as error:
             raise CommandError(_explain(error, host, port)) from None
-        # From here on a signal only ends the waiting: server.shutdown() needs a thread that runs.
+        # From here on, a signal only ends the wait, so that shutdown() always follows the start.
         signals.stop_raising()
         with server:
             threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
@@ -69,9 +69,9 @@ def serve(
 
 
 def check(database: str) -> int:
-    """Print what is wrong with a database, which may be in use; return 1 if anything is, else 0.
+    """Print the faults of a database, which may be in use; return 1 if there are any, else 0.
 
-    Raises CommandError or StoreError when it cannot be read.
+    Raises CommandError or StoreError when the database cannot be read.
     """
     try:
         with upkeep.opened_as_it_is(database) as connection:
@@ -85,8 +85,8 @@ def check(database: str) -> int:
 def back_up(database: str, destination: str, *, overwrite: bool) -> None:
     """Copy a database, which may be in use, to a file.
 
-    overwrite: whether a file that exists is replaced.
-    Raises CommandError or StoreError when one of them cannot be read or written.
+    overwrite: whether to replace an existing file.
+    Raises CommandError or StoreError when the database cannot be read or the file not written.
     """
     progress = _draw_progress if sys.stderr.isatty() else None
     try:
@@ -105,7 +105,7 @@ def add_key(file: str, name: str, role: str, expires: str | None) -> None:
     expires: the last day of the key in UTC, as days from now ("90d") or as a date; None: it has none.
     Raises CommandError for a bad date; KeysError for a bad name or file.
     """
-    from . import keys  # here and below: it takes 7 ms, which a server without keys need not wait for
+    from . import keys  # here and below: takes 7 ms, which the server need not spend
 
     key = keys.add_key(file, name, Role(role), _parse_last_day(expires) if expires is not None else None)
     print(key)

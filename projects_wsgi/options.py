@@ -1,6 +1,6 @@
-"""The options: the name, the type, the default, the bounds and the meaning of each, written once.
+"""The table of options: each with its name, type, default, bounds and help.
 
-make_app, the store, the command line, the environment variables and the README's table use this table.
+make_app, the store, the command line, the environment variables and the README's table all use it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _FLAGS = {
 
 
 class Option(NamedTuple):
-    """One option, with a check for its value in Python and a parser for its value in text.
+    """One option. It can check a value given in Python, and parse one given as text.
 
-    name: max_page_size, say, which is --max-page-size on the command line.
+    name: as in Python; max_page_size is --max-page-size on the command line.
     kind: the type of its value: str, int, float (seconds, always above 0) or bool.
-    default: the value when none is given; None is then a value as well.
+    default: the value if none is given. If it is None, None is allowed as a value.
     help: what it means, in one clause.
-    metavar: what --help shows in place of a value.
-    minimum, maximum: the bounds of a number, both included; maximum None: there is none.
+    metavar: the name of its value in --help.
+    minimum, maximum: the bounds of a number, inclusive. maximum None: no bound.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Option(NamedTuple):
 
     @property
     def variable(self) -> str:
-        """The environment variable that is read when the command line does not give the option."""
+        """The environment variable that is used if the option is not on the command line."""
         return f"PROJECTS_WSGI_{self.name.upper()}"
 
     @property
     def expected(self) -> str:
-        """What a value must be, to follow "must be" in a message."""
+        """What a value must be, as the end of a message."""
         if self.kind is bool:
             return "true or false"
         if self.kind is str:
@@ -56,12 +56,12 @@ class Option(NamedTuple):
         return f"an integer from {self.minimum} to {self.maximum}"
 
     def check(self, value: object) -> None:
-        """Raise ValueError, naming the option and what it must be, unless it may have this value."""
+        """Raise ValueError, which says what the option must be, unless the value is allowed."""
         if not (self._accepts(value) or (value is None and self.default is None)):
             raise ValueError(f"{self.name} must be {self.expected}, not {value!r}")
 
     def parse(self, text: str) -> Any:
-        """Return the value that a text stands for. Raises ValueError, saying what it must be."""
+        """Return the value of a text. Raises ValueError, which says what the text must be."""
         value = _parse(self.kind, text)
         if not self._accepts(value):
             raise ValueError(f"{text!r} is not {self.expected}")
@@ -72,7 +72,7 @@ class Option(NamedTuple):
             return isinstance(value, bool)
         if self.kind is str:
             return isinstance(value, str) and value != ""
-        # In Python, a bool is an int; and NaN fails every comparison.
+        # A bool is an int in Python. NaN fails every comparison.
         if isinstance(value, bool) or not isinstance(value, (int, float) if self.kind is float else int):
             return False
         is_large_enough = value > 0 if self.kind is float else value >= self.minimum
@@ -80,10 +80,10 @@ class Option(NamedTuple):
 
 
 def _parse(kind: type, text: str) -> Any:
-    """Return the value that a text stands for, None for a text that stands for none."""
+    """Return the value of a text, or None if it has none."""
     if kind is bool:
         return _FLAGS.get(text.lower())
-    # int() alone would also accept blanks, underscores and the digits of other scripts.
+    # int() alone would accept blanks, underscores and the digits of other scripts.
     if kind is int and not (text.isascii() and text.isdigit()):
         return None
     try:
@@ -128,7 +128,7 @@ KEYS = Option("keys", str, None, "the keys file; without one, everybody may do e
 READ_ONLY = Option("read_only", bool, False, "answer every change with 403")
 QUIET = Option("quiet", bool, False, "do not log requests")
 
-# In the order in which --help and the README show them.
+# In the order of --help and of the README.
 OPTIONS = (
     *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_BODY_SIZE, MAX_DATABASE_SIZE),
     *(BUSY_TIMEOUT, TIMEOUT, KEYS, READ_ONLY, QUIET),

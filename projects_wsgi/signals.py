@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one stops the process in an orderly way, all further ones change nothing."""
+"""SIGINT and SIGTERM: the first one stops the process in an orderly way, later ones change nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 class Signals:
     """Catches SIGINT and SIGTERM from now on, in the main thread.
 
-    The first signal raises KeyboardInterrupt between start_raising() and stop_raising(). At any
-    other time it is only remembered, and raises at the next start_raising().
+    The first signal raises KeyboardInterrupt if it comes between start_raising() and stop_raising().
+    Otherwise it is only remembered, and the next start_raising() raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
@@ -30,32 +30,32 @@ class Signals:
             raise KeyboardInterrupt
 
     def start_raising(self) -> None:
-        """From now on, let the first signal raise KeyboardInterrupt; raise it if one has come."""
+        """Let the first signal raise KeyboardInterrupt; raise it at once if one has come."""
         self._may_raise = True
         if self._has_come:
             raise KeyboardInterrupt
 
     def stop_raising(self) -> None:
-        """From now on, let a signal raise nothing."""
+        """Let no signal raise anything."""
         self._may_raise = False
 
     def wait(self) -> None:
         """Return when a signal comes, or at once if one has come."""
         try:
             self.start_raising()
-            # Python drops an exception that is raised within a finalizer: hence the second look.
+            # Python drops an exception that is raised in a finalizer, so the exception is not enough.
             while not self._has_come:
                 time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
             pass
 
     def ignore(self) -> None:
-        """Ignore all signals until the process has ended.
+        """Ignore all signals from now on, until the process has ended.
 
-        Python takes its handlers back some time before that, and a signal would then kill it.
+        Python removes its own handlers shortly before that: a signal would then kill the process.
         """
         if hasattr(signal, "pthread_sigmask"):  # not on Windows
-            # Python complains of a signal that comes in the very moment in which it is to be ignored.
+            # Python prints a warning when a signal comes just while its handler is changed.
             signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)

@@ -33,7 +33,7 @@ def get(host: str, port: int, path: str) -> tuple[int, bytes]:
         return response.status, response.read()
 
 
-def test_it_says_in_one_line_where_it_serves_what_and_logs_a_line_per_request(tmp_path: Path) -> None:
+def test_the_server_prints_its_address_in_one_line_and_logs_one_line_per_request(tmp_path: Path) -> None:
     with running_server("serve", cwd=tmp_path, stop=signal.SIGINT) as process:
         assert get(process.host, process.port, "/v1/projects/default")[0] == 200
     file = re.escape(str(tmp_path / "projects.db"))
@@ -54,7 +54,7 @@ def test_a_quiet_server_logs_no_requests(
     assert len(process.log.splitlines()) == lines
 
 
-def test_even_the_answer_to_what_is_no_request_carries_the_version(tmp_path: Path) -> None:
+def test_the_answer_to_a_malformed_request_carries_the_version_as_well(tmp_path: Path) -> None:
     with (
         running_server(cwd=tmp_path) as process,
         socket.create_connection((process.host, process.port), timeout=10) as connection,
@@ -67,7 +67,7 @@ def test_even_the_answer_to_what_is_no_request_carries_the_version(tmp_path: Pat
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_it_stops_at_once_even_with_connections_open(tmp_path: Path, stop: signal.Signals) -> None:
+def test_the_server_stops_at_once_even_with_open_connections(tmp_path: Path, stop: signal.Signals) -> None:
     with contextlib.ExitStack() as stack:
         with running_server(cwd=tmp_path, stop=stop) as process:
             for data in (
@@ -123,7 +123,7 @@ def test_a_signal_at_any_moment_ends_another_command_with_130(tmp_path: Path) ->
     assert statuses == [130] * count + [0] * (len(statuses) - count)
 
 
-def test_what_it_wrote_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_a_project_is_still_there_after_a_restart(tmp_path: Path) -> None:
     for expected in (200, 409):
         with running_server("--db", "kept.db", cwd=tmp_path) as process:
             assert post(process, b'{"name":"kept"}') == expected
@@ -159,7 +159,7 @@ def has_ipv6() -> bool:
     "host",
     ["localhost", pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6"))],
 )
-def test_it_listens_at_names_and_at_ipv6(tmp_path: Path, host: str) -> None:
+def test_the_server_listens_on_names_and_on_ipv6_addresses(tmp_path: Path, host: str) -> None:
     with running_server("--host", host, cwd=tmp_path) as process:
         assert get(process.host, process.port, "/healthz") == (200, b"OK")
     if host == "::1":
@@ -224,7 +224,7 @@ runpy.run_module("projects_wsgi", run_name="__main__")
 # What the user can put right
 
 
-def test_a_taken_port_is_named_with_a_way_out(tmp_path: Path) -> None:
+def test_a_taken_port_is_refused_with_advice(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = refusal("--port", port, cwd=tmp_path)
@@ -239,7 +239,7 @@ def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "é" * 300])
-def test_what_can_be_no_host_name_is_refused(tmp_path: Path, host: str) -> None:
+def test_a_malformed_host_name_is_refused(tmp_path: Path, host: str) -> None:
     assert "--host" in refusal("--host", host, cwd=tmp_path)
 
 
@@ -252,7 +252,7 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     assert "it is a folder; name a file" in refusal("--db", ".", cwd=tmp_path)
 
 
-def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "projects.db"
     file.write_text("not a database\n" * 100)
     assert "file is not a database" in refusal(cwd=tmp_path)
@@ -294,7 +294,7 @@ sys.exit(main(sys.argv[1:]))
         ),
     ],
 )
-def test_what_may_not_be_written_is_refused_untouched(
+def test_a_read_only_file_or_folder_is_refused_and_left_as_it_was(
     mode_of_folder: int, mode_of_file: int | None, text: str
 ) -> None:
     # Not below tmp_path, which only its owner may enter.
@@ -349,7 +349,7 @@ def test_a_bad_environment_variable_is_named(tmp_path: Path, variable: str, valu
     assert f"environment variable {variable}: {value!r}" in refusal(cwd=tmp_path, **{variable: value})
 
 
-def test_the_version_is_told(tmp_path: Path) -> None:
+def test_the_version_can_be_printed(tmp_path: Path) -> None:
     assert run("--version", cwd=tmp_path).stdout == "projects-wsgi 0.1.0\n"
 
 

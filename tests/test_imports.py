@@ -73,7 +73,7 @@ def imported_from_the_package(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("file", MODULES, ids=module_name)
-def test_every_module_imports_just_what_it_may(file: Path) -> None:
+def test_every_module_imports_exactly_what_it_may(file: Path) -> None:
     assert imported_from_the_package(file) == ALLOWED[module_name(file)]
 
 
@@ -82,7 +82,7 @@ def test_there_are_no_permissions_for_modules_that_are_gone() -> None:
 
 
 @pytest.mark.parametrize("file", MODULES, ids=module_name)
-def test_every_other_import_is_of_the_standard_library_and_so_never_of_the_package_by_its_name(
+def test_every_other_import_is_from_the_standard_library(
     file: Path,
 ) -> None:
     for node in imports(file):
