@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 
 from . import openapi, wire
 from .auth import Authenticate, authorize
@@ -21,8 +20,7 @@ class ProjectsApp:
     store: where the projects are, for the host's own use as well.
     common_headers: the headers of every answer.
     needs_key: whether the OpenAPI document says that /v1/ needs a key.
-    The other parameters are those of make_app.
-    Raises ValueError for a number out of its range, or a version that is not three integers.
+    The other parameters are those of make_app, which checks them.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
     """

@@ -74,8 +74,8 @@ def check(database: str) -> int:
     Raises CommandError or StoreError when the database cannot be read.
     """
     try:
-        with upkeep.opened_as_it_is(database) as connection:
-            faults = upkeep.find_faults(connection)
+        with upkeep.opened_as_it_is(database) as session:
+            faults = upkeep.find_faults(session)
     except FileNotFoundError as error:
         raise CommandError(str(error)) from None
     print("\n".join(faults) or f"{database}: ok")
@@ -90,8 +90,8 @@ def back_up(database: str, destination: str, *, overwrite: bool) -> None:
     """
     progress = _draw_progress if sys.stderr.isatty() else None
     try:
-        with upkeep.opened_as_it_is(database) as connection:
-            upkeep.copy(connection, destination, progress, overwrite=overwrite)
+        with upkeep.opened_as_it_is(database) as session:
+            upkeep.copy(session, destination, progress, overwrite=overwrite)
     except FileExistsError as error:
         raise CommandError(f"{error}; overwrite it with --force") from None
     except FileNotFoundError as error:

@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "keys": {"auth", "wire", "wsgi"},
     "": {"app", "auth", "keys", "model", "options", "storage", "storage.sqlite", "wire"},
     "signals": set(),
-    "commands": {"", "auth", "keys", "server", "signals", "storage.sqlite", "storage.sqlite.upkeep"},
+    "commands": {"", "auth", "keys", "server", "signals", "storage.sqlite.upkeep"},
     "cli": {"", "auth", "commands", "model", "options", "signals"},
     "testing": {"", "server"},
     "__main__": {"cli"},

@@ -303,6 +303,8 @@ def test_ten_thousand_stores_leave_no_memory_and_no_hooks(file: Path) -> None:
                 store.ping()
 
     open_and_close(100)
+    gc.collect()
+    pools = len(pool._pools)  # other tests may have left some
     tracemalloc.start()
     try:
         open_and_close(10)
@@ -313,4 +315,5 @@ def test_ten_thousand_stores_leave_no_memory_and_no_hooks(file: Path) -> None:
         tracemalloc.stop()
     assert after - before < 50_000
     gc.collect()
-    assert len(pool._pools) < 10
+    assert len(pool._pools) <= pools
+    assert pool._hook_into_forks.cache_info().misses == 1
