@@ -45,7 +45,7 @@ def running(*works: Callable[[], object]) -> Iterator[None]:
 def is_idle(store: Store) -> bool:
     """Tell whether nothing of a store is lent and nobody waits."""
     pools = (store._readers, store._writers)
-    return not any(each._holders or each.others.waiting or each.searches.waiting for each in pools)
+    return not any(each._holders or each._waiting for each in pools)
 
 
 # Whatever ends a wait
@@ -120,7 +120,7 @@ def test_no_moment_at_which_an_exception_comes_leaves_anything_lent_or_begun(sto
         each._hand_over()
         assert not any(mark() is not None for mark in each._holders.values())
     with ExitStack() as held:  # all that there are can still be lent
-        for _ in store._readers._places:
+        for _ in store._readers.places:
             held.enter_context(store._reading())
 
 
@@ -153,7 +153,7 @@ def test_those_who_wait_are_served_in_the_order_in_which_they_came(store: Store)
     with store._writing(0):
         for number, thread in enumerate(threads):
             thread.start()
-            while len(store._writers.others.waiting) <= number:
+            while len(store._writers._waiting) <= number:
                 time.sleep(0.001)
     for thread in threads:
         thread.join()
@@ -185,8 +185,8 @@ def test_another_reader_is_lent_when_the_last_has_been_out_for_a_turn(file_store
 def test_searches_leave_most_readers_to_others(file: Path) -> None:
     with closing(SQLiteStore(file, busy_timeout=0.2)) as store, ExitStack() as held:
         for _ in range(5):
-            held.enter_context(pool.Loan(store._readers, 1.0, is_search=True))
-        with pytest.raises(StoreBusy, match="in use"):
+            held.enter_context(pool.Loan(store._searchers, 1.0))
+        with pytest.raises(StoreBusy, match="other threads have used"):
             store.list_rows(name_contains="x")
         assert names(store) == ["default"]
         assert store.get(1).name == "default"
@@ -201,10 +201,10 @@ def test_searches_that_wait_keep_nobody_else_waiting(file: Path) -> None:
         with ExitStack() as stack:
             held = stack.enter_context(ExitStack())
             for _ in range(5):
-                held.enter_context(pool.Loan(store._readers, 1.0, is_search=True))
+                held.enter_context(pool.Loan(store._searchers, 1.0))
             stack.enter_context(running(*[search] * 8))
             stack.callback(held.close)
-            while len(store._readers.searches.waiting) < 8:
+            while len(store._searchers._waiting) < 8:
                 time.sleep(0.001)
             began = time.monotonic()
             store.get("default")
@@ -263,7 +263,7 @@ def test_who_waits_for_a_store_that_is_closed_is_told_at_once(store: Store) -> N
         errors.append(caught.value)
 
     with store._writing(0), running(wait):
-        while not store._writers.others.waiting:
+        while not store._writers._waiting:
             time.sleep(0.001)
         store.close()
     assert len(errors) == 1

@@ -34,32 +34,30 @@ OnChange = Callable[[str, Project], object]
 
 MAX_ID = 2**63 - 1  # the largest integer of every engine
 
-# How often get_or_create looks again while others make and delete the very project.
+# How often get_or_create tries again while others create and delete the same project.
 _MAX_TRIES = 10
 
 
 class Store(ABC):
-    """Keeps projects: the rules are here, an engine derived from it is little more than SQL.
+    """Keeps projects: the rules are here, and an engine derived from it is little more than SQL.
 
-    readers, writers: the connections; they may be the same pool.
-    busy_timeout: seconds that a call waits in all for connections and for others.
-    on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
-        the change, after it is committed; what it raises is logged and changes nothing.
-    read_only: whether all that writes raises StoreReadOnly.
+    readers, searchers, writers: the pools that lend connections; they may be the same. Searches, which
+        may take long, have one of their own, so that other reads do not wait for them.
+    busy_timeout, on_change, read_only: see SQLiteStore.
 
-    A key is a Project, the integer of its id, or a text: that is an id where it reads as a project's
-    global id, and a name otherwise. Anything else raises TypeError.
+    A key is a Project, the integer of its id, or a text: an id where the text reads as a project's
+    global id, and otherwise a name. Anything else raises TypeError.
 
     Each call is atomic and safe from any thread. A call that returns has its change on stable
-    storage, a call that raises has changed nothing. Besides what is named at each method, all may
-    raise StoreBusy, StoreFull and StoreUnavailable, and all that write ChangeForbidden, where a
-    host's own table or trigger forbids it, and StoreReadOnly. A string with lone surrogates, which
-    no request can hold by then, is refused with UnicodeEncodeError.
+    storage, a call that raises has changed nothing. All may raise StoreBusy, StoreFull and
+    StoreUnavailable, and all that write ChangeForbidden, where a host's own table or trigger forbids
+    it, and StoreReadOnly. A string with lone surrogates raises UnicodeEncodeError.
     """
 
     def __init__(
         self,
         readers: Pool,
+        searchers: Pool,
         writers: Pool,
         *,
         busy_timeout: float,
@@ -67,6 +65,7 @@ class Store(ABC):
         read_only: bool,
     ) -> None:
         self._readers = readers
+        self._searchers = searchers
         self._writers = writers
         self._busy_timeout = busy_timeout
         self._on_change = on_change
@@ -84,9 +83,8 @@ class Store(ABC):
         """Return one page of projects, newest id first, as (id, name, description) rows.
 
         start_id: the page begins at the first id that is at most this; None: at the newest.
-        limit: rows, > 0.
+        limit: rows, > 0. kinds: the kinds to list.
         name_contains: text that the name holds, compared by Unicode case folding; "" is any.
-        kinds: the kinds to list.
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1 row, not {limit}")
@@ -95,7 +93,7 @@ class Store(ABC):
         if first_id < 1 or not wanted:
             return []
         folded = name_contains.casefold()
-        with Loan(self._readers, self._busy_timeout, is_search=bool(folded)) as session:
+        with Loan(self._searchers if folded else self._readers, self._busy_timeout) as session:
             return self._select_page(session, first_id, min(limit, MAX_ID), folded, wanted)
 
     def get(self, key: ProjectKey) -> Project:
@@ -104,7 +102,7 @@ class Store(ABC):
             return self._found(session, key)
 
     def get_row(self, key: ProjectKey) -> ProjectRow:
-        """Return what the API shows of a project, for less than get. Raises ProjectNotFound."""
+        """Return (id, name, description) of a project, sooner than get. Raises ProjectNotFound."""
         with self._reading() as session:
             row = self._select_row(session, _address(key))
         if row is None:
@@ -127,8 +125,8 @@ class Store(ABC):
         """Make a project and return it.
 
         name: at least one character; a project named "playground" is standard whoever makes it.
-        Raises ProjectExists; ValueError when the name is empty or reads as an id, which would address
-        another project, and when the kind is unknown; TypeError for a name or description that is no text.
+        Raises ProjectExists; ValueError for a name that is empty or reads as an id (it would address
+        another project) and for an unknown kind; TypeError for what is no text.
         """
         _check_name(name)
         _check_description(description)
@@ -137,10 +135,11 @@ class Store(ABC):
             with self._writing(len(name) + len(description or "")) as session:
                 project = self._insert(session, name, name.casefold(), kind, description)
                 if project is None:
-                    raise ChangeForbidden(f"something in the database has kept {name!r} from being made")
+                    raise ChangeForbidden(f"something in the database kept {name!r} from being created")
         except ChangeForbidden:
-            # What an error says is no proof: a host's own constraints speak in the same words.
-            if self._exists(name):
+            # What an error says is no proof: a host's own constraints use the same words.
+            with contextlib.suppress(ProjectNotFound), self._reading() as session:
+                self._found(session, name)
                 raise ProjectExists(name) from None
             raise
         return self._tell("created", project)
@@ -151,10 +150,9 @@ class Store(ABC):
         description: str | None = None,
         kind: ProjectKind | str = ProjectKind.STANDARD,
     ) -> tuple[Project, bool]:
-        """Return the project of this name, and whether this call made it.
+        """Return the project of this name, and whether this call made it; see create.
 
         An existing project is returned as it is: description and kind serve only a new one.
-        Raises what create raises, but ProjectExists.
         """
         _check_name(name)
         for _ in range(_MAX_TRIES):
@@ -162,12 +160,12 @@ class Store(ABC):
                 return self.get(name), False
             with contextlib.suppress(ProjectExists):
                 return self.create(name, description, kind), True
-        raise StoreBusy(f"others make and delete the project {name!r} all the time")
+        raise StoreBusy(f"others keep creating and deleting the project {name!r}")
 
     def update(self, key: ProjectKey, description: str | None) -> Project:
         """Set the description and return the project; None leaves it as it is.
 
-        Raises ProjectNotFound; TypeError for a description that is no text.
+        Raises ProjectNotFound; TypeError for what is no text.
         """
         if description is None:
             return self.get(key)
@@ -176,7 +174,7 @@ class Store(ABC):
             is_set = self._set_description(session, _address(key), description)
             project = self._found(session, key)
             if not is_set:
-                raise ChangeForbidden(f"something in the database has kept {key!r} from being changed")
+                raise ChangeForbidden(f"something in the database kept {key!r} from being changed")
         return self._tell("updated", project)
 
     def delete(self, key: ProjectKey) -> None:
@@ -189,28 +187,25 @@ class Store(ABC):
             if project.id == DEFAULT_PROJECT_ID:
                 raise DefaultProjectProtected
             if not self._remove(session, project.id):
-                raise ChangeForbidden(f"something in the database has kept {key!r} from being deleted")
+                raise ChangeForbidden(f"something in the database kept {key!r} from being deleted")
         self._tell("deleted", project)
 
     def close(self) -> None:
         """Give back all that the store holds open; later calls raise StoreUnavailable."""
-        self._readers.close()
-        self._writers.close()
+        for pool in (self._readers, self._searchers, self._writers):
+            pool.close()
 
-    # Sessions
+    # What the rules share
 
-    def _reading(self) -> contextlib.AbstractContextManager[Session]:
-        """Return a session for what is quick to read."""
+    def _reading(self) -> Loan:
+        """Return a session for what is quick to read, to be used in a with block."""
         return Loan(self._readers, self._busy_timeout)
 
     @contextlib.contextmanager
     def _writing(self, growth: int | None) -> Iterator[Session]:
-        """Give a session in a transaction, which is committed at the end, and undone by any error.
+        """Give a session in a transaction, which is committed at the end of the block.
 
         growth: characters to be stored; None for a deletion.
-
-        The writers of a process queue for one connection, and wake at once; only for writers of other
-        processes is the file looked at again and again.
         """
         if self._read_only:
             raise StoreReadOnly
@@ -225,12 +220,7 @@ class Store(ABC):
             raise ProjectNotFound(key)
         return project
 
-    def _exists(self, name: str) -> bool:
-        with self._reading() as session:
-            return self._select_row(session, name) is not None
-
     def _tell(self, event: str, project: Project) -> Project:
-        """Tell whoever wants to know of a committed change; return the project."""
         if self._on_change is not None:
             try:
                 self._on_change(event, project)
@@ -238,31 +228,31 @@ class Store(ABC):
                 logger.exception("on_change failed for %s %r", event, project)
         return project
 
-    # What an engine does; a key is an id (int, 0 for none that exists) or a name (str)
+    # What an engine does. A key is an id (0 addresses nothing) or a name.
 
     @abstractmethod
     def _select_page(
         self, session: Session, first_id: int, limit: int, folded: str, kinds: Collection[ProjectKind]
     ) -> list[ProjectRow]:
-        """Return a page's rows: of these kinds, from first_id down, folded names that hold the text."""
+        """Return rows of these kinds, from first_id down, whose folded names hold the folded text."""
 
     @abstractmethod
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
-        """Return what the API shows of a project, or None for no such project."""
+        """Return the row of a project, None if there is none."""
 
     @abstractmethod
     def _select(self, session: Session, key: int | str) -> Project | None:
-        """Return a project, or None for no such project."""
+        """Return a project, None if there is none."""
 
     @abstractmethod
     def _insert(
         self, session: Session, name: str, folded: str, kind: ProjectKind, description: str | None
     ) -> Project | None:
-        """Make a project and return it as it is there; None where none of this name was made."""
+        """Make a project and return it as it is now; None if none of this name was made."""
 
     @abstractmethod
     def _set_description(self, session: Session, key: int | str, description: str) -> bool:
-        """Set a description, and the time of it; tell whether a row was changed."""
+        """Set a description and the time of it; tell whether a row was changed."""
 
     @abstractmethod
     def _remove(self, session: Session, project_id: int) -> bool:
@@ -270,7 +260,7 @@ class Store(ABC):
 
     @abstractmethod
     def _begin(self, session: Session, growth: int | None) -> None:
-        """Begin a transaction, if so much may be written now."""
+        """Begin a transaction, if that much may be written now."""
 
     @abstractmethod
     def _probe(self, session: Session) -> None:
@@ -279,7 +269,6 @@ class Store(ABC):
 
 def _address(key: ProjectKey) -> int | str:
     address = resolve_key(key)
-    # An integer that no engine can hold addresses no project; nor does 0.
     return address if isinstance(address, str) or 0 < address <= MAX_ID else 0
 
 
@@ -293,7 +282,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_description(description: str | None) -> None:
-    if description is not None and not isinstance(description, str):
+    if not isinstance(description, (str, type(None))):
         raise TypeError(f"a project's description must be a str or None, not {description!r}")
 
 

@@ -1,8 +1,8 @@
-"""Lends connections to threads, one thread at a time each, and to none across a fork.
+"""Lends connections, each to one thread at a time, and to none across a fork.
 
-A loan is over when its block ends, whatever ends it. Should an exception (of a signal's handler, say)
-arrive in between two steps of this very module, the loan dies with its frame, and the pool, which
-knows its loans by weak references, takes back what a dead one held.
+A loan is over when its block ends, whatever ends it. An exception may come between any two steps of
+this module too, from a signal's handler: then the loan dies with its frame, and the pool, which has
+only weak references to its loans, takes back what a dead one held.
 """
 
 from __future__ import annotations
@@ -20,51 +20,35 @@ from typing import Any, Protocol
 from ..model import ProjectsError, StoreBusy, StoreUnavailable
 
 # SQLite gives up the interpreter at each step: many readers at a time are three times as slow as one
-# after the other. So the next one is lent when the last has come back, or after this time.
+# after the other. So another connection is lent when the last has come back, or after this time.
 _TURN_SECONDS = 0.005
 
-# Those who wait look again after one turn, then ever more seldom, up to this time.
-_MAX_LOOK_SECONDS = 0.1
-
+_MAX_LOOK_SECONDS = 0.1  # a thread that waits looks again after a turn, then ever more seldom
 _RETRY_SECONDS = 0.001
-_FORK_LOOK_SECONDS = 0.001
 
 
 class Driver(Protocol):
     """What a pool must know of the connections that it lends.
 
-    error: the class of the errors that connections raise.
-    is_lasting: whether a connection is kept as long as the pool, because it is the database itself.
+    error: the class of the errors that they raise.
+    is_lasting: whether a connection is the database itself, and so ends with the pool alone.
+    connect: returns a new one; waits for others until a deadline, by time.monotonic().
+    is_busy: tells whether others stood in the way, so that the same statement may succeed later.
+    translated: returns the model's error for one of theirs.
+    reset: undoes what a block that failed has left unfinished.
     """
 
-    @property
-    def error(self) -> type[Exception]: ...
+    error: type[Exception]
+    is_lasting: bool
 
-    @property
-    def is_lasting(self) -> bool: ...
-
-    def connect(self, deadline: float) -> Any:
-        """Return a new connection. deadline: until when others are waited for, by time.monotonic()."""
-        ...
-
-    def is_busy(self, error: Exception) -> bool:
-        """Tell whether others stood in the way, so that the same statement may succeed later."""
-        ...
-
-    def translated(self, error: Exception) -> ProjectsError:
-        """Return the error of the model that stands for one of the connection's."""
-        ...
-
-    def reset(self, connection: Any) -> None:
-        """Undo what a block that failed has left unfinished."""
-        ...
+    def connect(self, deadline: float) -> Any: ...
+    def is_busy(self, error: Exception) -> bool: ...
+    def translated(self, error: Exception) -> ProjectsError: ...
+    def reset(self, connection: Any) -> None: ...
 
 
 class Session:
-    """A connection, and the time by which the work on it must be done.
-
-    connection: the driver's. deadline: by time.monotonic().
-    """
+    """A connection, and the time by which the work on it must be done, by time.monotonic()."""
 
     __slots__ = ("__weakref__", "connection", "deadline", "driver")
 
@@ -74,9 +58,9 @@ class Session:
         self.deadline = deadline
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """Execute a statement and return its cursor; while others stand in its way, try again.
+        """Execute a statement and return its cursor; raise the driver's errors.
 
-        Raises the driver's errors: that of being busy once the deadline has passed.
+        While others stand in its way, it is tried again until the deadline.
         """
         while True:
             try:
@@ -90,24 +74,21 @@ class Session:
 class Loan(Session):
     """A session on a connection of a pool, for the length of a with block.
 
-    patience: seconds that it may wait in all, for a connection and for what is done with it.
-    is_search: whether it may take long.
-    Entering the block raises StoreBusy when no connection becomes free, and StoreUnavailable when the
-    pool is closed. What the block raises undoes what it has left unfinished, and the driver's errors
-    leave it as the model's.
+    patience: seconds that it may take in all, from waiting for a connection on.
+    Entering the block raises StoreBusy when no connection becomes free, StoreUnavailable when the pool
+    is closed. Any error in the block undoes what is unfinished; the driver's become the model's.
     """
 
-    __slots__ = ("_pool", "lane", "mark", "place", "ready", "thread")
+    __slots__ = ("_pool", "mark", "place", "ready", "thread")
 
-    def __init__(self, pool: Pool, patience: float, *, is_search: bool = False) -> None:
+    def __init__(self, pool: Pool, patience: float) -> None:
         self.driver = pool.driver
         self.deadline = time.monotonic() + patience
         self._pool = pool
-        self.lane = pool.searches if is_search else pool.others
         self.thread = threading.get_ident()
         self.mark = weakref.ref(self)
         self.place = -1  # of its connection in the pool; -1: it has none
-        self.ready: threading.Lock | None = None  # opened by whoever hands a connection over
+        self.ready: threading.Lock | None = None  # released when a waiting loan gets its connection
 
     def __enter__(self) -> Loan:
         try:
@@ -123,37 +104,20 @@ class Loan(Session):
             raise self.driver.translated(error) from error
 
 
-class _Lane:
-    """Those who wait for connections in one order, and take turns with each other.
-
-    limit: how many of them may have a connection at a time.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.waiting: deque[Loan] = deque()
-        self.turn_ends = 0.0
-
-
 class Pool:
-    """At most size connections, lent first to the threads that have waited longest.
+    """At most size connections, lent in turns to the threads that have waited longest.
 
-    size: connections, > 0. when_busy: what StoreBusy says when none becomes free.
+    size: connections, > 0.
     fork_patience: seconds that a fork waits for other threads to give their connections back.
-
-    Searches, which may take long, queue in a lane of their own and hold at most a third of the
-    connections, so that nobody else waits for them. Within a lane, connections are lent in turns; see
-    _TURN_SECONDS.
     """
 
-    def __init__(self, driver: Driver, size: int, when_busy: str, fork_patience: float) -> None:
+    def __init__(self, driver: Driver, size: int, fork_patience: float) -> None:
         self.driver = driver
-        self._places = tuple(range(size))
-        self._when_busy = when_busy
+        self.places = range(size)
         self._fork_patience = fork_patience
         self._is_closed = False
-        self._inherited: list[Any] = []
         self._connections: list[Any] = []
+        self._inherited: list[Any] = []
         self._begin()
         _pools[id(self)] = self
         _hook_into_forks()
@@ -163,26 +127,25 @@ class Pool:
         # A signal's handler may use the store while its thread is in here: the lock lets it in.
         self._lock = threading.RLock()
         self._holders: dict[int, weakref.ref[Loan]] = {}  # by the place of a connection
+        self._waiting: deque[Loan] = deque()
         self._forking: list[int] = []  # the threads that are about to fork
-        size = len(self._places)
-        self.others, self.searches = _Lane(size), _Lane(max(1, size // 3))
-        self._served_last = self.searches
+        self._turn_ends = 0.0
         if not (self.driver.is_lasting and self._connections):
-            # What a child has inherited is neither used nor closed: SQLite would drop locks and files
-            # that are the parent's.
+            # A child neither uses nor closes what it has inherited: SQLite would drop the parent's
+            # locks, or remove its log.
             self._inherited.append(self._connections)
-            self._connections = [None] * len(self._places)
+            self._connections = [None for _ in self.places]
         self._pid = os.getpid()
 
     def take(self, loan: Loan) -> Any:
-        """Return the connection of a loan, which is the loan's until it is given back."""
+        """Return a connection, which is the loan's until it is given back."""
         if self._pid != os.getpid():
             self._begin()  # forked by something that does not tell Python
         with self._lock:
-            if (loan.lane.waiting or not self._give(loan)) and not self._is_closed:
+            if (self._waiting or not self._lend(loan)) and not self._is_closed:
                 loan.ready = threading.Lock()
                 loan.ready.acquire()
-                loan.lane.waiting.append(loan)
+                self._waiting.append(loan)
         if loan.ready is not None:
             self._wait(loan, loan.ready)
         if self._is_closed:
@@ -198,155 +161,124 @@ class Pool:
         is_clean: False where something may be left unfinished.
         """
         with self._lock:
-            if not is_clean and loan in loan.lane.waiting:
-                loan.lane.waiting.remove(loan)
-            if self._is_lent_to(loan):
-                if not is_clean:
-                    self._tidy(loan.place)
-                if self._is_closed:
-                    self._disconnect(loan.place)
-                del self._holders[loan.place]
-            if self.others.waiting or self.searches.waiting:
+            if not is_clean and loan in self._waiting:
+                self._waiting.remove(loan)
+            if self._holders.get(loan.place) is loan.mark:
+                self._free(loan.place, is_clean)
+            if self._waiting:
                 self._hand_over()
 
     def close(self) -> None:
-        """Close all connections for good: those in use when they come back."""
+        """Close all connections for good: those that are lent when they come back."""
         if self._pid != os.getpid():
             self._begin()
         with self._lock:
             self._is_closed = True
-            self._disconnect_free()
+            self._disconnect()
             self._hand_over()
 
     def __del__(self) -> None:
-        # Without this, connections would be closed all the same, but with a warning from Python 3.13 on.
+        # Connections that are only dropped are closed as well, but with a warning from Python 3.13 on.
         if hasattr(self, "_pid"):
             self.close()
 
     # With the lock held
 
-    def _give(self, loan: Loan) -> bool:
-        """Give a loan a connection if it may have one now; tell whether it may."""
-        if self._forking or self._is_closed:
-            return False
-        lane = loan.lane
+    def _lend(self, loan: Loan) -> bool:
+        """Lend a loan a connection if it may have one now; tell whether it may."""
         now = time.monotonic()
-        if now < lane.turn_ends and self._count_lent(lane):
+        if self._forking or self._is_closed or (now < self._turn_ends and self._holders):
             return False
-        if lane is self.searches and self._count_lent(lane) >= lane.limit:
-            return False
-        for place in self._places:
+        for place in self.places:
             loan.place = place
             # One step, which a signal's handler that uses the pool cannot come between.
             if self._holders.setdefault(place, loan.mark) is loan.mark:
-                lane.turn_ends = now + _TURN_SECONDS
+                self._turn_ends = now + _TURN_SECONDS
                 return True
         loan.place = -1
         return False
 
-    def _is_lent_to(self, loan: Loan) -> bool:
-        return self._holders.get(loan.place) is loan.mark
-
     def _hand_over(self) -> None:
-        """Give connections to those who have waited longest, as far as there are any."""
+        """Lend to those who have waited longest, as far as there are connections."""
         self._reclaim()
-        lanes = [self.others, self.searches]
-        if self._served_last is self.others:
-            lanes.reverse()
-        for lane in lanes:
-            while lane.waiting and (self._is_closed or self._give(lane.waiting[0])):
-                self._served_last = lane
-                ready = lane.waiting.popleft().ready
-                assert ready is not None
-                ready.release()
+        while self._waiting and (self._is_closed or self._lend(self._waiting[0])):
+            ready = self._waiting.popleft().ready
+            assert ready is not None
+            ready.release()
 
     def _reclaim(self) -> None:
-        """Take back what loans hold that died without giving it back."""
         for place, mark in tuple(self._holders.items()):
             if mark() is None:
-                self._tidy(place)
-                del self._holders[place]
+                self._free(place, is_clean=False)
 
-    def _loans(self) -> list[Loan]:
-        return [loan for mark in self._holders.values() if (loan := mark()) is not None]
-
-    def _count_lent(self, lane: _Lane) -> int:
-        return sum(loan.lane is lane for loan in self._loans())
-
-    def _tidy(self, place: int) -> None:
+    def _free(self, place: int, is_clean: bool) -> None:
         connection = self._connections[place]
-        if connection is not None:
+        if not is_clean and connection is not None:
             try:
                 self.driver.reset(connection)
             except self.driver.error:
-                self._disconnect(place)
+                connection.close()
+                self._connections[place] = None
+        del self._holders[place]
+        if self._is_closed:
+            self._disconnect()
 
-    def _disconnect(self, place: int) -> None:
-        connection, self._connections[place] = self._connections[place], None
-        if connection is not None:
-            connection.close()
+    def _disconnect(self) -> None:
+        """Close the connections that are not lent."""
+        for place, connection in enumerate(self._connections):
+            if connection is not None and place not in self._holders:
+                self._connections[place] = None
+                connection.close()
 
-    def _disconnect_free(self) -> None:
-        for place in self._places:
-            if place not in self._holders:
-                self._disconnect(place)
-
-    # Waiting
+    # Waiting and forking
 
     def _wait(self, loan: Loan, ready: threading.Lock) -> None:
         look_after = _TURN_SECONDS
         while not ready.acquire(timeout=max(0.0, min(look_after, loan.deadline - time.monotonic()))):
             with self._lock:
                 self._hand_over()
-                if self._is_lent_to(loan) or self._is_closed:
-                    # Who handed over was broken off before it said so.
+                if self._holders.get(loan.place) is loan.mark:
+                    # Whoever handed over was broken off before the release.
                     with contextlib.suppress(ValueError):
-                        loan.lane.waiting.remove(loan)
+                        self._waiting.remove(loan)
                     return
                 if time.monotonic() >= loan.deadline:
-                    raise StoreBusy(self._when_busy)
+                    raise StoreBusy("other threads have used the database for longer than the busy timeout")
             look_after = min(2 * look_after, _MAX_LOOK_SECONDS)
 
-    # Forks
-    #
-    # No connection may cross one: with one open, SQLite in the child would take the parent's file locks
-    # for its own, and when the parent then ends, it would remove the log under the child's feet.
+    def pause(self) -> None:
+        """Before a fork: lend nothing more, wait for what is lent, and close all connections.
 
-    def prepare_fork(self) -> None:
-        """Lend nothing more, wait for what is lent, and close all connections.
-
+        No connection may cross a fork: with one open, SQLite in the child would take the parent's
+        locks for its own, and remove its log when the parent has ended.
         What cannot be waited for is left as it is: what this thread has itself, or one that is about
         to fork as well, and what others keep for longer than the pool's patience.
         """
-        me = threading.get_ident()
         with self._lock:
-            self._forking.append(me)
+            self._forking.append(threading.get_ident())
         deadline = time.monotonic() + self._fork_patience
-        while self._is_awaited() and time.monotonic() < deadline:
-            time.sleep(_FORK_LOOK_SECONDS)
+        while self._is_in_use() and time.monotonic() < deadline:
+            time.sleep(_RETRY_SECONDS)
         with self._lock:
             if not self.driver.is_lasting:
-                self._disconnect_free()
+                self._disconnect()
 
-    def _is_awaited(self) -> bool:
-        with self._lock:
-            self._reclaim()
-            return any(loan.thread not in self._forking for loan in self._loans())
-
-    def is_prepared(self) -> bool:
-        """Tell whether this thread has prepared a fork that is still to come."""
+    def is_paused(self) -> bool:
+        """Tell whether this thread has paused the pool."""
         return threading.get_ident() in self._forking
 
     def resume(self) -> None:
-        """Lend again, in the parent of a fork."""
+        """After a fork, in the parent: lend again."""
         with self._lock:
-            if self.is_prepared():
+            if self.is_paused():
                 self._forking.remove(threading.get_ident())
             self._hand_over()
 
-    def resume_in_child(self) -> None:
-        """Begin anew in the child of a fork."""
-        self._begin()
+    def _is_in_use(self) -> bool:
+        with self._lock:
+            self._reclaim()
+            loans = [mark() for mark in self._holders.values()]
+            return any(loan is not None and loan.thread not in self._forking for loan in loans)
 
 
 # Of this dictionary a list is made in one step, whatever other threads do to it meanwhile.
@@ -357,18 +289,18 @@ _pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()
 def _hook_into_forks() -> None:
     """Register the hooks of all pools: once, since the interpreter keeps them for good."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_prepare_fork, after_in_parent=_resume, after_in_child=_resume_in_child)
+        os.register_at_fork(before=_pause, after_in_parent=_resume, after_in_child=_begin_anew)
 
 
 def _living() -> list[Pool]:
     return [pool for reference in _pools.valuerefs() if (pool := reference()) is not None]
 
 
-def _prepare_fork() -> None:
-    # Again, for those that are made while others are waited for.
-    while unprepared := [pool for pool in _living() if not pool.is_prepared()]:
-        for pool in unprepared:
-            pool.prepare_fork()
+def _pause() -> None:
+    # Again, for pools that are made while others are waited for.
+    while pools := [pool for pool in _living() if not pool.is_paused()]:
+        for pool in pools:
+            pool.pause()
 
 
 def _resume() -> None:
@@ -376,6 +308,6 @@ def _resume() -> None:
         pool.resume()
 
 
-def _resume_in_child() -> None:
+def _begin_anew() -> None:
     for pool in _living():
-        pool.resume_in_child()
+        pool._begin()

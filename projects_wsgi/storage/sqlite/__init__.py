@@ -15,11 +15,11 @@ from . import upkeep
 from .file import MEMORY, File, Memory
 from .schema import NOW
 
-# More readers at a time would not be faster, and each holds three file descriptors.
-_MAX_READERS = 15
+# More of them at a time would not be faster, and each holds three file descriptors.
+_MAX_READERS = 10
+_MAX_SEARCHERS = 5
 
-# How long a fork waits for a transaction: longer than any lasts on a disk that answers.
-_WRITER_FORK_PATIENCE_SECONDS = 60.0
+_MAX_TRANSACTION_SECONDS = 60.0  # longer than any lasts on a disk that answers
 
 # Of a longer text, instr() would compare every byte at every place of a long name; Python is wiser.
 _MAX_INSTR_LENGTH = 32
@@ -45,15 +45,15 @@ class SQLiteStore(Store):
     database: the file's path, made if missing (its folder must exist), or ":memory:".
     synchronous: "FULL" (the default: an answered write survives a power cut) or "NORMAL"
         (several times the writes a second; a power cut may lose the last of them, kill -9 none).
-    busy_timeout: seconds, > 0 and <= 25, that a call waits in all for connections and for other
-        writers before it raises StoreBusy; the official clients give up after 30.
-    max_database_size: bytes, >= 65,536, beyond which the file does not grow, StoreFull is raised
-        instead; None: as large as the disk. SQLite's log beside it takes a few MiB more.
+    busy_timeout: seconds, > 0 and <= 25, that a call waits in all for others before it raises
+        StoreBusy; the official clients give up after 30.
+    max_database_size: bytes, >= 65,536; a change that needs a larger file raises StoreFull. None: only
+        the disk sets a limit. SQLite's log beside the file takes a few MiB more.
     on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
         the change, after it is committed; what it raises is logged and changes nothing.
-    read_only: whether the file is only read, not even made or upgraded; others may go on writing.
-    Raises StoreUnavailable when the file cannot be opened, is not a database, holds another
-    program's tables or was made by a newer version; the file is then left as it was.
+    read_only: whether the file is only read, and neither made nor upgraded; others may write to it.
+    Raises ValueError for an option out of its range; StoreUnavailable when the file cannot be opened,
+    is not a database, holds another program's tables or was made by a newer version; it is left as it was.
 
     A host may keep tables of its own in the file; its user_version belongs to the store.
     A database in memory is one connection, so its calls run one at a time; it ends with close().
@@ -80,30 +80,31 @@ class SQLiteStore(Store):
             raise ValueError("a database in memory begins empty: read_only needs a file")
         # Absolute, because connections are opened later, when the host may have changed its folder.
         self.path = name if name == MEMORY else os.path.abspath(name)
-        self._database: File | Memory
-        if name == MEMORY:
-            self._database = Memory(max_database_size)
-        else:
-            self._database = File(
+        self._database = (
+            Memory(max_database_size)
+            if name == MEMORY
+            else File(
                 self.path,
                 patience=busy_timeout,
                 synchronous=synchronous,
                 max_size=max_database_size,
                 read_only=read_only,
             )
-        writer = Pool(
-            self._database,
-            1,
-            "other threads have used the database for longer than the busy timeout",
-            _WRITER_FORK_PATIENCE_SECONDS,
         )
-        readers = writer
         # Where readers and writers lock each other out, all of a process queue for one connection, or
         # the readers would be too late for every gap between writers.
-        if isinstance(self._database, File) and (self._database.has_log or read_only):
-            when_busy = "all connections have been in use for longer than the busy timeout"
-            readers = Pool(self._database, _MAX_READERS, when_busy, busy_timeout)
-        super().__init__(readers, writer, busy_timeout=busy_timeout, on_change=on_change, read_only=read_only)
+        readers = searchers = writers = Pool(self._database, 1, _MAX_TRANSACTION_SECONDS)
+        if self._database.is_concurrent:
+            readers = Pool(self._database, _MAX_READERS, busy_timeout)
+            searchers = Pool(self._database, _MAX_SEARCHERS, busy_timeout)
+        super().__init__(
+            readers,
+            searchers,
+            writers,
+            busy_timeout=busy_timeout,
+            on_change=on_change,
+            read_only=read_only,
+        )
 
     def backup(
         self,

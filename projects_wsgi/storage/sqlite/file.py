@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 from urllib.parse import quote
 
 from ...model import ChangeForbidden, ProjectsError, StoreBusy, StoreFull, StoreUnavailable
@@ -56,8 +57,9 @@ class Database:
     path: absolute, or ":memory:".
     """
 
-    error = sqlite3.Error
+    error: type[Exception] = sqlite3.Error
     is_lasting = False
+    is_concurrent = False  # whether readers and writers can work at the same time
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -86,7 +88,7 @@ class Database:
             uri=is_file,
         )
         session = Session(self, connection, deadline)
-        with closed_if_it_fails(session):
+        with _closed_if_it_fails(session):
             if is_exclusive:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             if synchronous is not None:
@@ -95,17 +97,13 @@ class Database:
             connection.create_function("contains", 2, _contains, deterministic=True)
         return session
 
-    def connect(self, deadline: float) -> sqlite3.Connection:
-        """Return the connection of a new session."""
-        connection: sqlite3.Connection = self.session(deadline).connection
-        return connection
+    def connect(self, deadline: float) -> Any:
+        return self.session(deadline).connection
 
     def is_busy(self, error: Exception) -> bool:
-        """Tell whether others stood in a statement's way."""
         return str(error).startswith(_BUSY)
 
     def translated(self, error: Exception) -> ProjectsError:
-        """Return the model's error for one of SQLite's, saying what can be done."""
         if isinstance(error, sqlite3.IntegrityError):
             return ChangeForbidden(str(error))
         if self.is_busy(error):
@@ -118,9 +116,17 @@ class Database:
         return StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path) or error}")
 
     def reset(self, connection: sqlite3.Connection) -> None:
-        """Roll back what a failed block has begun."""
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+    def check_unchanged(self) -> None:
+        """Raise StoreUnavailable where the path no longer names what was opened."""
+
+    def check_room(self, session: Session, growth: int | None) -> None:
+        """Raise StoreFull where a change would leave too little room on the disk.
+
+        session: one that is in no transaction. growth: characters to be stored; None for a deletion.
+        """
 
 
 class Memory(Database):
@@ -135,29 +141,18 @@ class Memory(Database):
         super().__init__(MEMORY)
         self._max_size = max_size
 
-    def connect(self, deadline: float) -> sqlite3.Connection:
-        """Return a connection to a new database, with the tables in it."""
+    def connect(self, deadline: float) -> Any:
         session = self.session(deadline)
-        with closed_if_it_fails(session):
+        with _closed_if_it_fails(session):
             _limit_size(session, self._max_size)
             schema.migrate(session, self.path)
-        connection: sqlite3.Connection = session.connection
-        return connection
-
-    def check_unchanged(self) -> None:
-        """Do nothing: nobody else can take memory away."""
-
-    def check_room(self, session: Session, growth: int | None) -> None:
-        """Do nothing: memory has no disk."""
+        return session.connection
 
 
 class File(Database):
     """A database file, made if missing, brought to this version's tables, or refused as it was.
 
     patience: seconds that others are waited for. The rest: see SQLiteStore.
-    Raises StoreError.
-
-    has_log: whether it has SQLite's write-ahead log; without, readers and writers lock each other out.
     """
 
     def __init__(
@@ -178,10 +173,11 @@ class File(Database):
         try:
             session = self._open_to_read(deadline) if read_only else self._open(deadline)
             with closing(session.connection) as connection:
-                self.has_log = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+                has_log = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         except sqlite3.Error as error:
             raise self.translated(error) from error
-        if not self.has_log and not read_only:
+        self.is_concurrent = has_log or read_only
+        if not self.is_concurrent:
             logger.warning(
                 "the database %s does without SQLite's write-ahead log, which its file system may not"
                 " support: nothing is lost, but writers and readers wait for each other",
@@ -189,21 +185,16 @@ class File(Database):
             )
         self._identity = _identity(path)
 
-    def connect(self, deadline: float) -> sqlite3.Connection:
-        """Return a new connection to the file that was opened. Raises StoreUnavailable, sqlite3.Error."""
+    def connect(self, deadline: float) -> Any:
         session = self.session(deadline, self._mode, synchronous=self._synchronous)
-        with closed_if_it_fails(session):
+        with _closed_if_it_fails(session):
             self.check_unchanged()
             session.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             _limit_size(session, self._max_size)
-        connection: sqlite3.Connection = session.connection
-        return connection
+        return session.connection
 
     def check_unchanged(self) -> None:
-        """Raise StoreUnavailable where the path no longer names the file that was opened.
-
-        What is written to a file that was removed would be gone with the last connection.
-        """
+        # What is written to a file that was removed would be gone with the last connection.
         if _identity(self.path) != self._identity:
             raise StoreUnavailable(
                 f"the database {self.path} was removed or replaced while it was open;"
@@ -211,11 +202,7 @@ class File(Database):
             )
 
     def check_room(self, session: Session, growth: int | None) -> None:
-        """Raise StoreFull where a change would not leave enough to empty the log and to delete.
-
-        session: one that is in no transaction; where room is scarce, its log is emptied.
-        growth: characters to be stored; None for a deletion, which is always let through.
-        """
+        # Enough must be left to empty the log and to delete; a deletion is always let through.
         free = _free_bytes(self.path)
         needed = _BYTES_OF_A_CHANGE + _BYTES_PER_CHARACTER * (growth or 0)
         if free is None or free >= self._log_size() + 2 * needed + _BYTES_FOR_DELETIONS:
@@ -232,7 +219,6 @@ class File(Database):
             raise StoreFull(f"the disk of {self.path} is almost full; delete projects or make room on it")
 
     def _log_size(self) -> int:
-        """Return the bytes of the log beside the file; 0 where there is none."""
         try:
             return os.stat(self._log).st_size
         except OSError:
@@ -258,7 +244,7 @@ class File(Database):
 
     def _open_and_migrate(self, deadline: float, *, may_use_log: bool) -> Session:
         session = self.session(deadline, MAKE, synchronous=self._synchronous)
-        with closed_if_it_fails(session):
+        with _closed_if_it_fails(session):
             _limit_size(session, self._max_size)
             version = schema.read_version(session, self.path)
             if version == 0 and may_use_log:
@@ -294,7 +280,7 @@ class File(Database):
 
     def _open_current(self, deadline: float) -> Session:
         session = self.session(deadline, self._mode)
-        with closed_if_it_fails(session):
+        with _closed_if_it_fails(session):
             if schema.read_version(session, self.path) < len(schema.MIGRATIONS):
                 raise StoreUnavailable(
                     f"the database {self.path} is not of this version: open it once without read-only"
@@ -303,7 +289,7 @@ class File(Database):
 
 
 @contextlib.contextmanager
-def closed_if_it_fails(session: Session) -> Iterator[None]:
+def _closed_if_it_fails(session: Session) -> Iterator[None]:
     """Close a session's connection if the block raises."""
     try:
         yield
