@@ -88,7 +88,7 @@ class Loan(Session):
         self.thread = threading.get_ident()
         self.mark = weakref.ref(self)
         self.place = -1  # of its connection in the pool; -1: it has none
-        self.ready: threading.Lock | None = None  # released when a waiting loan gets its connection
+        self.ready: Any = None  # while it waits: a lock, released when it has a connection
 
     def __enter__(self) -> Loan:
         try:
@@ -142,12 +142,13 @@ class Pool:
         if self._pid != os.getpid():
             self._begin()  # forked by something that does not tell Python
         with self._lock:
-            if (self._waiting or not self._lend(loan)) and not self._is_closed:
+            must_wait = bool(self._waiting) or not self._lend(loan)
+            if must_wait:
                 loan.ready = threading.Lock()
                 loan.ready.acquire()
                 self._waiting.append(loan)
-        if loan.ready is not None:
-            self._wait(loan, loan.ready)
+        if must_wait:
+            self._wait(loan)
         if self._is_closed:
             raise StoreUnavailable("the store is closed")
         connection = self._connections[loan.place]
@@ -185,10 +186,10 @@ class Pool:
     # With the lock held
 
     def _lend(self, loan: Loan) -> bool:
-        """Lend a loan a connection if it may have one now; tell whether it may."""
+        """Give a loan a place if it may have one now; tell whether its wait is over."""
         now = time.monotonic()
-        if self._forking or self._is_closed or (now < self._turn_ends and self._holders):
-            return False
+        if self._forking or (now < self._turn_ends and self._holders):
+            return self._is_closed
         for place in self.places:
             loan.place = place
             # One step, which a signal's handler that uses the pool cannot come between.
@@ -196,15 +197,13 @@ class Pool:
                 self._turn_ends = now + _TURN_SECONDS
                 return True
         loan.place = -1
-        return False
+        return self._is_closed
 
     def _hand_over(self) -> None:
         """Lend to those who have waited longest, as far as there are connections."""
         self._reclaim()
-        while self._waiting and (self._is_closed or self._lend(self._waiting[0])):
-            ready = self._waiting.popleft().ready
-            assert ready is not None
-            ready.release()
+        while self._waiting and self._lend(self._waiting[0]):
+            self._waiting.popleft().ready.release()
 
     def _reclaim(self) -> None:
         for place, mark in tuple(self._holders.items()):
@@ -232,9 +231,9 @@ class Pool:
 
     # Waiting and forking
 
-    def _wait(self, loan: Loan, ready: threading.Lock) -> None:
+    def _wait(self, loan: Loan) -> None:
         look_after = _TURN_SECONDS
-        while not ready.acquire(timeout=max(0.0, min(look_after, loan.deadline - time.monotonic()))):
+        while not loan.ready.acquire(timeout=max(0.0, min(look_after, loan.deadline - time.monotonic()))):
             with self._lock:
                 self._hand_over()
                 if self._holders.get(loan.place) is loan.mark:
@@ -285,29 +284,27 @@ class Pool:
 _pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()
 
 
-@functools.cache
-def _hook_into_forks() -> None:
-    """Register the hooks of all pools: once, since the interpreter keeps them for good."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_pause, after_in_parent=_resume, after_in_child=_begin_anew)
-
-
 def _living() -> list[Pool]:
     return [pool for reference in _pools.valuerefs() if (pool := reference()) is not None]
 
 
-def _pause() -> None:
-    # Again, for pools that are made while others are waited for.
-    while pools := [pool for pool in _living() if not pool.is_paused()]:
-        for pool in pools:
-            pool.pause()
+@functools.cache
+def _hook_into_forks() -> None:
+    """Register the hooks of all pools: once, since the interpreter keeps them for good."""
 
+    def pause() -> None:
+        # Again, for pools that are made while others are waited for.
+        while pools := [pool for pool in _living() if not pool.is_paused()]:
+            for pool in pools:
+                pool.pause()
 
-def _resume() -> None:
-    for pool in _living():
-        pool.resume()
+    def resume() -> None:
+        for pool in _living():
+            pool.resume()
 
+    def begin_anew() -> None:
+        for pool in _living():
+            pool._begin()
 
-def _begin_anew() -> None:
-    for pool in _living():
-        pool._begin()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=pause, after_in_parent=resume, after_in_child=begin_anew)

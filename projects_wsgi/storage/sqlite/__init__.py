@@ -12,7 +12,7 @@ from ...options import BUSY_TIMEOUT, MAX_DATABASE_SIZE
 from .. import OnChange, Store
 from ..pool import Pool, Session
 from . import upkeep
-from .file import MEMORY, File, Memory
+from .file import MEMORY, Database, File, Memory
 from .schema import NOW
 
 # More of them at a time would not be faster, and each holds three file descriptors.
@@ -80,17 +80,13 @@ class SQLiteStore(Store):
             raise ValueError("a database in memory begins empty: read_only needs a file")
         # Absolute, because connections are opened later, when the host may have changed its folder.
         self.path = name if name == MEMORY else os.path.abspath(name)
-        self._database = (
-            Memory(max_database_size)
-            if name == MEMORY
-            else File(
-                self.path,
-                patience=busy_timeout,
-                synchronous=synchronous,
-                max_size=max_database_size,
-                read_only=read_only,
+        self._database: Database
+        if name == MEMORY:
+            self._database = Memory(name, synchronous, max_database_size)
+        else:
+            self._database = File(
+                self.path, synchronous, max_database_size, patience=busy_timeout, read_only=read_only
             )
-        )
         # Where readers and writers lock each other out, all of a process queue for one connection, or
         # the readers would be too late for every gap between writers.
         readers = searchers = writers = Pool(self._database, 1, _MAX_TRANSACTION_SECONDS)

@@ -54,29 +54,22 @@ _BYTES_FOR_DELETIONS = 131_072
 class Database:
     """What is at a path: opens sessions on it, and says what its errors mean.
 
-    path: absolute, or ":memory:".
+    path: absolute, or ":memory:". synchronous, max_size: see SQLiteStore; None: SQLite's own.
     """
 
     error: type[Exception] = sqlite3.Error
     is_lasting = False
     is_concurrent = False  # whether readers and writers can work at the same time
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, synchronous: str | None = None, max_size: int | None = None) -> None:
         self.path = path
+        self._synchronous = synchronous
+        self._max_size = max_size
 
-    def session(
-        self,
-        deadline: float,
-        mode: str = WRITE,
-        *,
-        synchronous: str | None = None,
-        is_exclusive: bool = False,
-    ) -> Session:
+    def session(self, deadline: float, mode: str = WRITE) -> Session:
         """Return a session on a new connection, in autocommit, that any thread may use.
 
-        deadline: until when it waits for others, by time.monotonic().
-        mode: MAKE, WRITE or READ. synchronous: "FULL" or "NORMAL"; None: it does not write.
-        is_exclusive: whether it keeps all others out, and so needs no memory shared with them.
+        deadline: until when it waits for others, by time.monotonic(). mode: MAKE, WRITE or READ.
         Raises sqlite3.Error.
         """
         is_file = self.path != MEMORY
@@ -89,12 +82,14 @@ class Database:
         )
         session = Session(self, connection, deadline)
         with _closed_if_it_fails(session):
-            if is_exclusive:
-                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            if synchronous is not None:
-                session.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.create_function("contains", 2, _contains, deterministic=True)
+            if self._synchronous is not None:
+                session.execute(f"PRAGMA synchronous = {self._synchronous}")
+                session.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            if self._max_size is not None:
+                (page_size,) = session.execute("PRAGMA page_size").fetchone()
+                session.execute(f"PRAGMA max_page_count = {self._max_size // page_size}")
         return session
 
     def connect(self, deadline: float) -> Any:
@@ -130,21 +125,13 @@ class Database:
 
 
 class Memory(Database):
-    """A database in memory: one connection, which ends with it.
-
-    max_size: see SQLiteStore.
-    """
+    """A database in memory: one connection, which is the database."""
 
     is_lasting = True
-
-    def __init__(self, max_size: int | None = None) -> None:
-        super().__init__(MEMORY)
-        self._max_size = max_size
 
     def connect(self, deadline: float) -> Any:
         session = self.session(deadline)
         with _closed_if_it_fails(session):
-            _limit_size(session, self._max_size)
             schema.migrate(session, self.path)
         return session.connection
 
@@ -153,21 +140,14 @@ class File(Database):
     """A database file, made if missing, brought to this version's tables, or refused as it was.
 
     patience: seconds that others are waited for. The rest: see SQLiteStore.
+    Raises StoreError.
     """
 
     def __init__(
-        self,
-        path: str,
-        *,
-        patience: float,
-        synchronous: str,
-        max_size: int | None,
-        read_only: bool,
+        self, path: str, synchronous: str, max_size: int | None, *, patience: float, read_only: bool
     ) -> None:
-        super().__init__(path)
+        super().__init__(path, synchronous, max_size)
         self._log = f"{path}-wal"
-        self._synchronous = None if read_only else synchronous
-        self._max_size = max_size
         self._mode = READ if read_only else WRITE
         deadline = time.monotonic() + patience
         try:
@@ -186,11 +166,9 @@ class File(Database):
         self._identity = _identity(path)
 
     def connect(self, deadline: float) -> Any:
-        session = self.session(deadline, self._mode, synchronous=self._synchronous)
+        session = self.session(deadline, self._mode)
         with _closed_if_it_fails(session):
             self.check_unchanged()
-            session.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            _limit_size(session, self._max_size)
         return session.connection
 
     def check_unchanged(self) -> None:
@@ -243,10 +221,10 @@ class File(Database):
             raise
 
     def _open_and_migrate(self, deadline: float, *, may_use_log: bool) -> Session:
-        session = self.session(deadline, MAKE, synchronous=self._synchronous)
+        session = self.session(deadline, MAKE)
         with _closed_if_it_fails(session):
-            _limit_size(session, self._max_size)
             version = schema.read_version(session, self.path)
+            session.execute("COMMIT")
             if version == 0 and may_use_log:
                 # Only a new file is switched: to switch one in use would disturb its users.
                 session.execute("PRAGMA journal_mode = WAL")
@@ -256,9 +234,11 @@ class File(Database):
 
     def _switch_log_off(self, deadline: float) -> None:
         """Switch the file to the rollback journal, which needs no memory shared between processes."""
-        session = self.session(deadline, is_exclusive=True)
+        session = Database(self.path).session(deadline)
         with closing(session.connection):
+            session.execute("PRAGMA locking_mode = EXCLUSIVE")
             schema.read_version(session, self.path)
+            session.execute("COMMIT")
             session.execute("PRAGMA journal_mode = DELETE")
 
     def _open_to_read(self, deadline: float) -> Session:
@@ -296,12 +276,6 @@ def _closed_if_it_fails(session: Session) -> Iterator[None]:
     except BaseException:
         session.connection.close()
         raise
-
-
-def _limit_size(session: Session, max_size: int | None) -> None:
-    if max_size is not None:
-        (page_size,) = session.execute("PRAGMA page_size").fetchone()
-        session.execute(f"PRAGMA max_page_count = {max_size // page_size}")
 
 
 def _contains(text: str, part: str) -> bool:

@@ -32,22 +32,13 @@ MIGRATIONS: Sequence[Sequence[str]] = (
 _COLUMNS = {"id", "name", "folded_name", "kind", "created_at", "updated_at", "description"}
 
 
-def read_version(session: Session, path: str) -> int:
-    """Return the version of a file's tables, of this moment; 0: there are none yet.
+def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
+    """Begin a transaction and return the version of a file's tables in it; 0: there are none yet.
 
-    path: the file's, for messages.
+    path: the file's, for messages. After an error, the session's connection must be closed.
     Raises StoreUnavailable where the tables are another program's, or of a newer version.
     """
-    session.execute("BEGIN")
-    try:
-        return read_version_in_transaction(session, path)
-    finally:
-        if session.connection.in_transaction:
-            session.execute("ROLLBACK")
-
-
-def read_version_in_transaction(session: Session, path: str) -> int:
-    """Do what read_version does, within a transaction that has begun."""
+    session.execute(begin)
     (version,) = session.execute("PRAGMA user_version").fetchone()
     columns = set()
     # PRAGMA table_info might answer from what the connection remembers; a query never does.
@@ -58,7 +49,7 @@ def read_version_in_transaction(session: Session, path: str) -> int:
             f"the database {path} has schema version {version}, but this program knows only versions up"
             f" to {len(MIGRATIONS)}: upgrade projects_wsgi or choose another file"
         )
-    is_ours = columns >= _COLUMNS if version else not columns
+    is_ours = columns >= _COLUMNS if version else not columns  # a host may add columns of its own
     if not is_ours:
         raise StoreUnavailable(f"the database {path} belongs to another program: choose another file")
     return int(version)
@@ -67,17 +58,12 @@ def read_version_in_transaction(session: Session, path: str) -> int:
 def migrate(session: Session, path: str) -> None:
     """Make the tables, or bring those of an earlier version to this one, in one transaction.
 
-    Raises StoreUnavailable as read_version does.
+    See read_version, also for errors.
     """
-    session.execute("BEGIN IMMEDIATE")
-    try:
-        # Read again, now that nobody else can be doing the same.
-        for migration in MIGRATIONS[read_version_in_transaction(session, path) :]:
-            for statement in migration:
-                session.connection.execute(statement)
-        session.connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        session.execute("COMMIT")
-    except BaseException:
-        if session.connection.in_transaction:
-            session.connection.execute("ROLLBACK")
-        raise
+    # Read again, now that nobody else can be doing the same.
+    version = read_version(session, path, "BEGIN IMMEDIATE")
+    for migration in MIGRATIONS[version:]:
+        for statement in migration:
+            session.connection.execute(statement)
+    session.connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    session.execute("COMMIT")

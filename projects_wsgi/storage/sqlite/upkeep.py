@@ -96,13 +96,11 @@ def _copy(session: Session, path: str, progress: Progress | None) -> None:
     # A transaction that reads holds the source still: what others write meanwhile is not copied, and
     # does not make the copying begin anew.
     session.execute("BEGIN")
-    try:
-        session.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        target = Database(path).session(session.deadline, MAKE, synchronous="FULL")
-        with closing(target.connection):
-            session.connection.backup(target.connection, pages=_STEP_PAGES, progress=tell)
-    finally:
-        session.execute("ROLLBACK")
+    session.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    target = Database(path, synchronous="FULL").session(session.deadline, MAKE)
+    with closing(target.connection):
+        session.connection.backup(target.connection, pages=_STEP_PAGES, progress=tell)
+    session.execute("ROLLBACK")
 
 
 def _sync_folder(folder: str) -> None:
