@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ import pytest
 
 from projects_wsgi import SQLiteStore, Store, StoreBusy, StoreUnavailable
 from projects_wsgi.storage import pool
+from projects_wsgi.storage.sqlite.file import Database
 
 from .support.databases import connect, names
 from .support.process import environment
@@ -240,13 +242,14 @@ def test_reads_are_quick_while_many_clients_search(file: Path, text: str) -> Non
         assert slowest < 0.1
 
 
-def test_waiting_for_another_process_does_not_burn_the_processor(file: Path) -> None:
-    with closing(SQLiteStore(file, busy_timeout=0.5)) as store, connect(file) as other:
-        store.create("before")
+def test_waiting_for_a_database_that_answers_at_once_does_not_burn_the_processor(file: Path) -> None:
+    SQLiteStore(file).close()
+    with connect(file) as other, closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as own:
         other.execute("BEGIN IMMEDIATE")
+        session = pool.Session(Database(str(file)), own, time.monotonic() + 0.5)
         began = time.process_time()
-        with pytest.raises(StoreBusy):
-            store.create("agent")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            session.execute("BEGIN IMMEDIATE")
         assert time.process_time() - began < 0.25
         other.execute("ROLLBACK")
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
 from contextlib import ExitStack, closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Callable, TypeVar
+from typing import Any, Callable, TypeVar
 
 import pytest
 
 from projects_wsgi import (
     ChangeForbidden,
     DefaultProjectProtected,
+    Project,
     ProjectExists,
+    ProjectKey,
     ProjectKind,
     ProjectNotFound,
     SQLiteStore,
@@ -165,6 +169,66 @@ def test_kinds_decide_what_a_list_shows_and_nothing_else(store: Store) -> None:
 def test_the_playground_is_always_listed(store: Store) -> None:
     store.create("playground", kind=ProjectKind.EXPERIMENT)
     assert names(store) == ["playground", "default"]
+
+
+def test_a_project_shows_its_kind_its_times_and_its_global_id(store: Store) -> None:
+    before = datetime.now(timezone.utc) - timedelta(milliseconds=1)
+    project = store.create("run", kind="experiment")
+    assert project.kind is ProjectKind.EXPERIMENT
+    assert before <= project.created_at == project.updated_at <= datetime.now(timezone.utc)
+    assert project.created_at.tzinfo is timezone.utc
+    assert project.global_id == "UHJvamVjdDoy"
+    assert store.get("run") == project
+    time.sleep(0.005)
+    changed = store.update("run", "x")
+    assert changed.created_at == project.created_at < changed.updated_at
+
+
+def test_a_project_is_addressed_by_itself_its_id_its_name_or_its_global_id(store: Store) -> None:
+    project = store.create("agent")
+    for key in (project, 2, "agent", "UHJvamVjdDoy"):
+        assert store.get(key) == project
+        assert store.get_row(key) == project[:3]
+    assert store.update(project, "x").description == "x"
+    assert store.update("UHJvamVjdDoy", "y").description == "y"
+    store.delete(project)
+    with pytest.raises(ProjectNotFound):
+        store.get(project)
+
+
+@pytest.mark.parametrize("key", [None, True, 2.0, b"agent", ("agent",)])
+def test_anything_else_addresses_nothing(store: Store, key: Any) -> None:
+    for act in (store.get, store.get_row, store.delete, lambda key: store.update(key, "x")):
+        with pytest.raises(TypeError, match="a project is addressed by a Project, an int or a str"):
+            act(key)
+    assert names(store) == ["default"]
+
+
+@pytest.mark.parametrize("name", ["UHJvamVjdDox", "UHJvamVjdDo5OTk=", "UHJvamVjdDox!"])
+def test_a_name_that_reads_as_an_id_is_refused(store: Store, name: str) -> None:
+    for make in (store.create, store.get_or_create):
+        with pytest.raises(ValueError, match="reads as a project's id and would address another project"):
+            make(name)
+    assert names(store) == ["default"]
+
+
+@pytest.mark.parametrize("text", [5, b"x", ["x"]])
+def test_what_is_no_text_is_refused(store: Store, text: Any) -> None:
+    for act in (
+        lambda: store.create(text),
+        lambda: store.get_or_create(text),
+        lambda: store.create("x", text),
+        lambda: store.update("default", text),
+    ):
+        with pytest.raises(TypeError, match="must be a str"):
+            act()
+    assert store.list_rows() == [(1, "default", "Default project")]
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_page_of_nothing_is_refused(store: Store, limit: int) -> None:
+    with pytest.raises(ValueError, match="limit must be at least 1 row"):
+        store.list_rows(limit=limit)
 
 
 def test_get_or_create_makes_a_project_once(store: Store) -> None:
@@ -369,6 +433,113 @@ def test_the_times_of_making_and_changing_are_kept(file: Path, file_store: SQLit
         file_store.update("agent", "x")
         assert connection.execute(sql).fetchone() > (made, made)
         assert connection.execute(sql).fetchone()[0] == made
+
+
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE", "DELETE"])
+@pytest.mark.parametrize("moment", ["BEFORE", "AFTER"])
+@pytest.mark.parametrize("action", ["ABORT, 'no'", "FAIL, 'no'", "ROLLBACK, 'no'", "IGNORE"])
+def test_however_a_trigger_forbids_a_change_nothing_is_changed_or_told(
+    file: Path, event: str, moment: str, action: str
+) -> None:
+    told: list[str] = []
+    with closing(SQLiteStore(file, on_change=lambda event, _: told.append(event))) as store:
+        store.create("agent")
+        before, told[:] = store.list_rows(), []
+        with connect(file) as connection:
+            sql = f"CREATE TRIGGER host {moment} {event} ON projects BEGIN SELECT RAISE({action}); END"
+            connection.execute(sql)
+        acts: dict[str, Callable[[], object]] = {
+            "INSERT": lambda: store.create("x"),
+            "UPDATE": lambda: store.update("agent", "x"),
+            "DELETE": lambda: store.delete("agent"),
+        }
+        if (moment, action) == ("AFTER", "IGNORE"):  # by then the row is changed, and stays so
+            acts[event]()
+            assert (store.list_rows() != before, len(told)) == (True, 1)
+        else:
+            with pytest.raises(ChangeForbidden):
+                acts[event]()
+            assert (store.list_rows(), told) == (before, [])
+        with connect(file) as connection:
+            connection.execute("DROP TRIGGER host")
+        assert store.create("after").name == "after"  # no transaction is left open
+
+
+def test_an_answer_names_the_project_that_was_made_whatever_triggers_do(
+    file: Path, file_store: SQLiteStore
+) -> None:
+    with connect(file) as connection:
+        connection.execute("CREATE TABLE log (text)")
+        connection.execute(
+            "CREATE TRIGGER host AFTER INSERT ON projects BEGIN INSERT INTO log VALUES (new.name);"
+            " UPDATE projects SET description = 'by the host' WHERE id = new.id; END"
+        )
+        project = file_store.create("agent", "mine")
+        assert project == file_store.get("agent")
+        assert project.description == "by the host"
+        connection.execute(
+            "CREATE TRIGGER away AFTER INSERT ON projects BEGIN DELETE FROM projects WHERE id = new.id; END"
+        )
+        with pytest.raises(ChangeForbidden, match="kept 'gone' from being created"):
+            file_store.create("gone")
+    assert names(file_store) == ["agent", "default"]
+
+
+def test_a_name_that_exists_is_told_from_one_that_the_host_forbids(
+    file: Path, file_store: SQLiteStore
+) -> None:
+    file_store.create("agent")
+    with connect(file) as connection:
+        connection.execute("CREATE UNIQUE INDEX host ON projects (name COLLATE NOCASE)")
+        connection.execute("CREATE TABLE other_projects (name UNIQUE)")
+        connection.execute("INSERT INTO other_projects VALUES ('taken')")
+        connection.execute(
+            "CREATE TRIGGER copy AFTER INSERT ON projects"
+            " BEGIN INSERT INTO other_projects VALUES (new.name); END"
+        )
+    for name in ("Agent", "taken"):
+        for make in (file_store.create, file_store.get_or_create):
+            with pytest.raises(ChangeForbidden):
+                make(name)
+    with pytest.raises(ProjectExists):
+        file_store.create("agent")
+    assert file_store.get_or_create("agent")[1] is False
+
+
+def test_get_or_create_ends_even_while_others_create_and_delete_the_project(file: Path) -> None:
+    class Unlucky(SQLiteStore):
+        def get(self, key: ProjectKey) -> Project:
+            with contextlib.suppress(ProjectNotFound):
+                self.delete("agent")
+            return super().get(key)
+
+        def create(self, *args: Any, **kwargs: Any) -> Project:
+            super().create("agent")
+            return super().create(*args, **kwargs)
+
+    with closing(Unlucky(file)) as store, pytest.raises(StoreBusy, match="keep creating and deleting"):
+        store.get_or_create("agent")
+
+
+def test_a_host_may_add_a_column(file: Path) -> None:
+    with closing(SQLiteStore(file)) as store, connect(file) as connection:
+        connection.execute("ALTER TABLE projects ADD COLUMN team TEXT")
+        store.create("agent")
+    with closing(SQLiteStore(file)) as store:
+        assert names(store) == ["agent", "default"]
+        assert store.update("agent", "x").description == "x"
+
+
+def test_a_search_for_a_long_text_takes_no_quadratic_time(file_store: SQLiteStore) -> None:
+    file_store.create("a" * 500_000)
+    began = time.monotonic()
+    assert names(file_store, name_contains="a" * 200_000 + "b") == []
+    assert time.monotonic() - began < 1
+
+
+def test_a_connection_keeps_4_mib_of_pages(file_store: SQLiteStore) -> None:
+    with file_store._reading() as session:
+        assert session.execute("PRAGMA cache_size").fetchone() == (-4_096,)
 
 
 @pytest.mark.parametrize("constraint", ["ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])

@@ -135,12 +135,9 @@ class Pool:
             # locks, or remove its log.
             self._inherited.append(self._connections)
             self._connections = [None for _ in self.places]
-        self._pid = os.getpid()
 
     def take(self, loan: Loan) -> Any:
         """Return a connection, which is the loan's until it is given back."""
-        if self._pid != os.getpid():
-            self._begin()  # forked by something that does not tell Python
         with self._lock:
             must_wait = bool(self._waiting) or not self._lend(loan)
             if must_wait:
@@ -171,8 +168,6 @@ class Pool:
 
     def close(self) -> None:
         """Close all connections for good: those that are lent when they come back."""
-        if self._pid != os.getpid():
-            self._begin()
         with self._lock:
             self._is_closed = True
             self._disconnect()
@@ -180,7 +175,7 @@ class Pool:
 
     def __del__(self) -> None:
         # Connections that are only dropped are closed as well, but with a warning from Python 3.13 on.
-        if hasattr(self, "_pid"):
+        if hasattr(self, "_lock"):
             self.close()
 
     # With the lock held

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,6 +168,24 @@ def test_a_backup_that_cannot_be_written_says_why(file_store: SQLiteStore, tmp_p
     with pytest.raises(StoreUnavailable, match="there is no folder .*missing; make it first"):
         file_store.backup(tmp_path / "missing" / "copy.db")
     assert file_store.create("agent").id == 2
+
+
+def test_a_backup_is_on_the_disk_with_its_name_before_it_is_reported(
+    file_store: SQLiteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only a power cut would show it; so the calls that ask the system for it are looked at.
+    synced: list[tuple[bool, list[str]]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), os.listdir(tmp_path)))
+
+    monkeypatch.setattr(os, "fsync", note)
+    file_store.backup(tmp_path / "copy.db")
+    is_folder, present = synced[-1]
+    assert is_folder
+    assert "copy.db" in present
 
 
 # The commands

@@ -296,3 +296,118 @@ os._exit(0)
 
 def test_children_can_fork_again(tmp_path: Path) -> None:
     assert run_script(GRANDCHILDREN, cwd=tmp_path) == "3 2 1 0 default"
+
+
+FORK_WITH_A_CONNECTION_IN_HAND = """
+import os, signal, sys, time
+from projects_wsgi import SQLiteStore
+store = SQLiteStore(sys.argv[1], busy_timeout=5)
+store.create("agent")
+took = []
+
+def fork(*_):
+    began = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    took.append(time.monotonic() - began)
+
+if sys.argv[2] == "progress":
+    store.backup("copy.db", fork)
+else:
+    signal.signal(signal.SIGALRM, fork)
+    with store._writing(0):
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        time.sleep(0.05)
+assert len(took) >= 1 and max(took) < 1, took
+print(store.create("another").id)
+store.close()
+"""
+
+
+@pytest.mark.parametrize("database", ["projects.db", ":memory:"])
+@pytest.mark.parametrize("moment", ["progress", "signal"])
+def test_a_fork_does_not_wait_for_what_its_own_thread_holds(
+    tmp_path: Path, database: str, moment: str
+) -> None:
+    assert run_script(FORK_WITH_A_CONNECTION_IN_HAND, database, moment, cwd=tmp_path) == "3"
+
+
+FORK_FROM_TWO_BACKUPS = """
+import os, threading, time, warnings
+from projects_wsgi import SQLiteStore
+warnings.simplefilter("ignore")
+store = SQLiteStore("projects.db", busy_timeout=5)
+both = threading.Barrier(2)
+took = []
+
+def back_up(name):
+    def fork(*_):
+        both.wait()
+        began = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        took.append(time.monotonic() - began)
+    store.backup(name, fork)
+
+threads = [threading.Thread(target=back_up, args=(name,)) for name in ("a.db", "b.db")]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(took) == 2 and max(took) < 1, took
+store.create("agent")
+print(len(store.list_rows()))
+store.close()
+"""
+
+
+def test_two_threads_that_fork_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    assert run_script(FORK_FROM_TWO_BACKUPS, cwd=tmp_path) == "2"
+
+
+A_TRANSACTION_IS_LEFT_TO_THE_PARENT = """
+import gc, logging, os, signal, time
+from projects_wsgi import SQLiteStore
+logging.disable()
+os.symlink("nowhere", "projects.db-shm")  # so that SQLite has a rollback journal
+store = SQLiteStore("projects.db")
+statuses = []
+
+class Leave(BaseException):
+    pass
+
+def fork(*_):
+    child = os.fork()
+    if child == 0:
+        raise Leave
+    statuses.append(os.waitpid(child, 0)[1])
+
+signal.signal(signal.SIGALRM, fork)
+try:
+    with store._writing(0) as session:
+        session.execute("UPDATE projects SET description = 'of the parent'")
+        assert os.path.exists("projects.db-journal")
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        time.sleep(0.05)
+        assert os.path.exists("projects.db-journal")
+except Leave:
+    is_child = True
+else:
+    is_child = False
+del session
+if is_child:
+    gc.collect()
+    is_left = os.path.exists("projects.db-journal")
+    os._exit(0 if is_left and store.get("default").description == "Default project" else 1)
+assert statuses == [0], statuses
+print(store.get("default").description)
+store.close()
+"""
+
+
+def test_a_child_leaves_the_transaction_of_its_parent_alone(tmp_path: Path) -> None:
+    assert run_script(A_TRANSACTION_IS_LEFT_TO_THE_PARENT, cwd=tmp_path) == "of the parent"
