@@ -16,7 +16,6 @@ import socketserver
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -36,8 +35,6 @@ MAX_HEADERS = 100
 MAX_SKIPPED_SIZE = 65_536
 LINGER_SECONDS = 2.0
 GRACE_SECONDS = 5.0
-_TURN_SECONDS = 0.005
-_MAX_TURN_PATIENCE = 0.1
 
 _PIECE_SIZE = 262_144
 
@@ -83,7 +80,6 @@ class Server(socketserver.TCPServer):
         self.headers = headers
         self.connection_timeout = timeout
         self._is_stopping = False
-        self.turn = _Turn()
         self._slots = threading.BoundedSemaphore(min(max_connections, _most_connections()))
         self._threads: dict[socket.socket, threading.Thread] = {}
         flags = socket.AI_PASSIVE
@@ -160,38 +156,6 @@ class Server(socketserver.TCPServer):
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-class _Turn:
-    """Lets one request at a time be answered, and whoever takes long go on beside the others.
-
-    Threads that run Python fight for the interpreter: each step of SQLite gives it up and then waits to
-    get it back, so that many at a time are three times as slow as one after the other.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._began: deque[float] = deque()  # when the turn of whoever has it began; one, or none
-
-    def take(self) -> float:
-        """Wait for the turn; return when it began, by which end() knows it."""
-        patience = _TURN_SECONDS
-        while not self._lock.acquire(timeout=patience):
-            patience = min(2 * patience, _MAX_TURN_PATIENCE)  # many who wait should not wake all the time
-            for began in tuple(self._began):
-                if time.monotonic() - began >= _TURN_SECONDS:
-                    self.end(began)
-        began = time.monotonic()
-        self._began.append(began)
-        return began
-
-    def end(self, began: float) -> None:
-        """End a turn, unless it has been ended: by who had it, or by who waited for it too long."""
-        try:
-            self._began.remove(began)  # in one step: of two who try, one can
-        except ValueError:
-            return
-        self._lock.release()
-
-
 def _most_connections() -> int:
     """Return how many connections leave the application the file descriptors that it needs."""
     try:
@@ -238,14 +202,7 @@ class _Connection(socketserver.BaseRequestHandler):
                 return response.send(start_response, self.server.headers, with_body=not is_head)
 
         gateway = _Gateway(self, environ, body)
-        if environ.get("REQUEST_METHOD") in ("GET", "HEAD"):
-            began = self.server.turn.take()
-            try:
-                gateway.run(application)
-            finally:
-                self.server.turn.end(began)
-        else:  # who writes waits for the disk, and not for the interpreter
-            gateway.run(application)
+        gateway.run(application)
         logger.info("%s %a %s", self.client_address[0], self.request_line.decode("latin-1"), gateway.outcome)
         self.send(b"".join(gateway.output))
         if self.is_last and not body.is_at_end():

@@ -473,28 +473,6 @@ def test_requests_that_take_long_hold_up_nobody_else_for_long(projects_app: Proj
         assert [client.receive()[0] for client in slow] == [404] * 5
 
 
-def test_one_request_at_a_time_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "_TURN_SECONDS", 30.0)  # lest the machine make one of them slow
-    running: list[str] = []
-    at_a_time: list[int] = []
-
-    def count(environ: Any, start_response: Any) -> Any:
-        running.append("one")
-        time.sleep(0.001)
-        at_a_time.append(len(running))
-        running.pop()
-        start_response("204 No Content", [])
-        return []
-
-    with serving(count, timeout=30) as server, contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(contextlib.closing(Client(server))) for _ in range(8)]
-        for client in clients:
-            client.send(get() * 20)
-        for client in clients:
-            assert [client.receive()[0] for _ in range(20)] == [204] * 20
-    assert at_a_time == [1] * 160
-
-
 def test_connections_beyond_the_bound_wait_for_their_turn(projects_app: ProjectsApp) -> None:
     with serving(projects_app, timeout=30, max_connections=2) as server:
         first, second, third = (Client(server) for _ in range(3))
