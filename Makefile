@@ -1,15 +1,12 @@
-# `make` alone lists the targets. PYTHON chooses the interpreter, VENV where its packages go.
+# `make` alone lists the targets. PYTHON is the interpreter; VENV is the virtual environment made with it.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-RUFF_RULES = --isolated --line-length 110 --target-version py39
-RUFF_SELECT = --select A,B,C4,E,F,I,N,PIE,PT,RET,RUF,SIM,UP,W --ignore N818,RUF001,RUF043,UP031
-
 .DEFAULT_GOAL = help
 
-help: ## list the targets
+help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 run: ## serve projects.db at http://127.0.0.1:6006
@@ -18,38 +15,38 @@ run: ## serve projects.db at http://127.0.0.1:6006
 test: $(VENV)/.test ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
-test-wild: $(VENV)/.test ## send 20,000 random requests to each property test of bad input
+test-wild: $(VENV)/.test ## run each property test of bad input with 20,000 random requests
 	HYPOTHESIS_EXAMPLES=20000 $(BIN)/python -m pytest tests/promises/test_bad_input.py
 
-test-faults: $(VENV)/.faults ## kill, fill, starve and abuse real processes for some minutes
+test-faults: $(VENV)/.faults ## kill and overload real processes, fill their disk (takes minutes)
 	$(BIN)/python -m pytest -rP tests/faults $(ARGS)
 
-test-clients: $(VENV)-clients/.installed ## run the official Python client against the server
+test-clients: $(VENV)-clients/.installed ## run the official Phoenix client against the server
 	$(VENV)-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
 
 HOSTS_PACKAGES = nginx libapache2-mod-wsgi-py3
 
-test-hosts: $(VENV)-hosts/.installed ## run it within hosts, under other servers, behind nginx
+test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks, under other servers, behind nginx
 	@test -x /usr/sbin/nginx -a -f /usr/lib/apache2/modules/mod_wsgi.so || \
 		{ test $$(id -u) = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 			apt-get install -qq -y --no-install-recommends $(HOSTS_PACKAGES) >/dev/null; } || \
-		{ echo "this needs Debian's packages $(HOSTS_PACKAGES); let root install them" >&2; exit 1; }
+		{ echo "Install the Debian packages $(HOSTS_PACKAGES) as root first" >&2; exit 1; }
 	$(VENV)-hosts/bin/python -m pytest --confcutdir tests/hosts tests/hosts
 
 FUZZ_EXAMPLES ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 
-test-fuzz: $(VENV)-fuzz/.installed ## test the OpenAPI document against the server (Python 3.11 or later)
+test-fuzz: $(VENV)-fuzz/.installed ## check that the server does what its OpenAPI document says (needs Python 3.11)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) FUZZ_SEED=$(FUZZ_SEED) \
 		$(VENV)-fuzz/bin/python -m pytest --confcutdir tests/fuzz tests/fuzz
 
-bench: $(VENV)-bench/.installed ## measure it beside its peers; ROWS='by id|page' runs some rows only
+bench: $(VENV)-bench/.installed ## measure the speed, beside other frameworks; ROWS='by id|page' selects rows
 	@$(VENV)-bench/bin/python -m tests.bench $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
-bench-smoke: $(VENV)-bench/.installed ## run all of the bench with tiny counts; judges answers, not times
+bench-smoke: $(VENV)-bench/.installed ## run the benchmarks with few requests, to check that they work
 	@$(VENV)-bench/bin/python -m tests.bench --smoke $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
-test-package: $(VENV)/.dev ## build the package, install it elsewhere, run it
+test-package: $(VENV)/.dev ## build the package, install it in a new environment, run it
 	rm -rf build dist $(VENV)-package
 	$(BIN)/python -m build --quiet
 	$(PYTHON) -m venv $(VENV)-package
@@ -58,7 +55,7 @@ test-package: $(VENV)/.dev ## build the package, install it elsewhere, run it
 	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
 	cd $(VENV)-package && bin/projects-wsgi --version
 
-pythons: ## list the Pythons of this machine, one of each version from 3.9 on
+pythons: ## list the Pythons of this machine: one of each version, 3.9 and later
 	@for minor in 9 10 11 12 13 14 15; do \
 		for python in $$(ls "$$(pyenv root 2>/dev/null)/versions/3.$$minor".*/bin/python 2>/dev/null) \
 				python3.$$minor; do \
@@ -66,17 +63,27 @@ pythons: ## list the Pythons of this machine, one of each version from 3.9 on
 		done; \
 	done
 
-test-pythons: ## run tests and types on each of those Pythons
-	@set -e; for python in $$($(MAKE) --silent pythons); do \
-		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-		echo "-- $$python ($$version)"; \
-		$(MAKE) --no-print-directory PYTHON=$$python VENV=$(VENV)-$$version test types; \
-	done
+environment: $(VENV)/.dev ## make the virtual environment with all that tests, lint and types need
 
-# The oldest SQLite that is supported comes from the sources which an old package of npm's brings along.
+# make with another interpreter, $(1), and the virtual environment of its version
+make_with = $(MAKE) --no-print-directory PYTHON=$(1) \
+	VENV=$(VENV)-$$($(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+test-python: ## run tests and types on PYTHON, in a virtual environment of its version
+	@$(call make_with,$(PYTHON)) test types
+
+# The environments are made one after the other, because each installation writes the same *.egg-info.
+test-pythons: ## run tests and types on each Python of this machine, two at a time
+	@set -e; for python in $$($(MAKE) --silent pythons); do $(call make_with,$$python) environment; done
+	@$(MAKE) --silent pythons | xargs -n 1 -P 2 sh -c ' \
+		output=$$($(MAKE) --no-print-directory PYTHON=$$0 test-python 2>&1); status=$$?; \
+		printf "\n-- %s\n%s\n" "$$0" "$$output"; exit $$status'
+
+# SQLite 3.31 is the oldest that is supported. Its sources come from an npm package, because npm is the only
+# package registry that has them.
 OLD_SQLITE = $(VENV)-sqlite
 
-test-old-sqlite: $(VENV)/.test $(OLD_SQLITE)/libsqlite3.so.0 ## run the tests on SQLite 3.31, which takes cc and npm
+test-old-sqlite: $(VENV)/.test $(OLD_SQLITE)/libsqlite3.so.0 ## run the tests on SQLite 3.31 (needs cc and npm)
 	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -c \
 		'import sqlite3; assert sqlite3.sqlite_version == "3.31.1", sqlite3.sqlite_version'
 	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -m pytest $(ARGS)
@@ -92,27 +99,27 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' projects_wsgi/__init__
 copy_package = cp -R projects_wsgi "$(1)" && find "$(1)" -name __pycache__ -prune -exec rm -r {} + \
 	&& cp LICENSE "$(1)" && echo "$(VERSION)" > "$(1)/VERSION"
 
-vendor: ## copy the package, with its license and version, to the folder DEST
-	@test -n "$(DEST)" || { echo "say where to: make vendor DEST=myapp/_vendor"; exit 2; }
+vendor: ## copy the package, its license and its version into the folder DEST
+	@test -n "$(DEST)" || { echo "Say where: make vendor DEST=myapp/_vendor"; exit 2; }
 	@test ! -e "$(DEST)/projects_wsgi" || { echo "$(DEST)/projects_wsgi exists already; remove it first"; exit 2; }
 	@mkdir -p "$(DEST)"
 	@$(call copy_package,$(DEST)/projects_wsgi)
 	@echo "$(DEST)/projects_wsgi is projects_wsgi $(VERSION)"
 
-zipapp: ## put the package into one file, dist/projects-wsgi.pyz, that any Python from 3.9 on runs
+zipapp: ## make dist/projects-wsgi.pyz, one file that Python 3.9 or later runs
 	@rm -rf build/zipapp && mkdir -p build/zipapp dist
 	@$(call copy_package,build/zipapp/projects_wsgi)
 	@printf 'import sys\n\nfrom projects_wsgi.cli import main\n\nsys.exit(main())\n' > build/zipapp/__main__.py
 	@$(PYTHON) -m zipapp build/zipapp --compress --python "/usr/bin/env python3" --output dist/projects-wsgi.pyz
-	@echo "dist/projects-wsgi.pyz is projects_wsgi $(VERSION); run it with any Python from 3.9 on"
+	@echo "dist/projects-wsgi.pyz is projects_wsgi $(VERSION); run it with Python 3.9 or later"
 
 lint: $(VENV)/.dev ## check style and format
-	$(BIN)/ruff check $(RUFF_RULES) $(RUFF_SELECT) projects_wsgi tests
-	$(BIN)/ruff format $(RUFF_RULES) --check projects_wsgi tests
+	$(BIN)/ruff check projects_wsgi tests
+	$(BIN)/ruff format --check projects_wsgi tests
 
-format: $(VENV)/.dev ## put style and format right
-	$(BIN)/ruff format $(RUFF_RULES) projects_wsgi tests
-	$(BIN)/ruff check $(RUFF_RULES) $(RUFF_SELECT) --fix projects_wsgi tests
+format: $(VENV)/.dev ## fix style and format
+	$(BIN)/ruff format projects_wsgi tests
+	$(BIN)/ruff check --fix projects_wsgi tests
 
 types: $(VENV)/.dev ## check the types
 	$(BIN)/mypy
@@ -136,4 +143,4 @@ $(VENV)/.dev: $(VENV)/.test
 	@touch $@
 
 .PHONY: help run test test-wild test-faults test-clients test-hosts test-fuzz test-package pythons \
-	test-pythons test-old-sqlite vendor zipapp bench bench-smoke lint format types
+	environment test-python test-pythons test-old-sqlite vendor zipapp bench bench-smoke lint format types
