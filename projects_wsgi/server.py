@@ -8,14 +8,17 @@ What the client did wrong is always a 4xx: a 5xx would say that the server is at
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
+import os
 import re
 import socket
 import socketserver
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterable
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -61,6 +64,9 @@ class Server(socketserver.TCPServer):
 
     ``with Server(...) as server: server.serve_forever()``; leaving the block closes at once all
     connections that are idle, and lets the requests under way finish for a few seconds.
+
+    A server belongs to the process that made it. A child that is forked keeps none of its sockets; it may
+    make a server of its own.
     """
 
     allow_reuse_address = sys.platform != "win32"
@@ -79,11 +85,11 @@ class Server(socketserver.TCPServer):
         self.application = application
         self.headers = headers
         self.connection_timeout = timeout
+        self._pid = os.getpid()
         self._is_stopping = False
         self._slots = threading.BoundedSemaphore(min(max_connections, _most_connections()))
         self._threads: dict[socket.socket, threading.Thread] = {}
-        flags = socket.AI_PASSIVE
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self.address_family = family
         super().__init__(cast(tuple[str, int], address), _Connection)
         self.host: str = str(self.socket.getsockname()[0])
@@ -105,19 +111,25 @@ class Server(socketserver.TCPServer):
         """Tell whether only this machine can reach the server."""
         return self.host.startswith("127.") or self.host == "::1"
 
+    def server_bind(self) -> None:
+        _open_servers().add(self)  # before it listens: a fork may come at any time
+        super().server_bind()
+
     def process_request(self, request: Any, client_address: Any) -> None:
         while not self._slots.acquire(timeout=0.1):
             if self._is_stopping:
                 self.shutdown_request(request)
                 return
+        thread = threading.Thread(target=self._serve, args=(request, client_address), daemon=True)
+        self._threads[request] = thread
         try:
-            threading.Thread(target=self._serve, args=(request, client_address), daemon=True).start()
-        except BaseException:  # no thread is to be had
+            thread.start()
+        except BaseException:  # the system has no more threads
+            del self._threads[request]
             self._slots.release()
             raise
 
     def _serve(self, connection: socket.socket, client_address: Any) -> None:
-        self._threads[connection] = threading.current_thread()
         try:
             self.finish_request(connection, client_address)
         except OSError:
@@ -131,7 +143,8 @@ class Server(socketserver.TCPServer):
 
     def shutdown(self) -> None:
         self._is_stopping = True
-        super().shutdown()
+        if self._pid == os.getpid():  # nothing runs in a forked child that could stop
+            super().shutdown()
 
     def get_request(self) -> Any:
         try:
@@ -145,6 +158,10 @@ class Server(socketserver.TCPServer):
         logger.exception("the connection from %s failed", client_address[0])
 
     def server_close(self) -> None:
+        # On Linux this refuses clients even while another process holds a copy of the socket. Other systems
+        # may answer that it is not connected.
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         super().server_close()
         threads = dict(self._threads)
         for connection in threads:
@@ -153,7 +170,29 @@ class Server(socketserver.TCPServer):
                 connection.shutdown(socket.SHUT_RD)
         deadline = time.monotonic() + GRACE_SECONDS
         for thread in threads.values():
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(deadline - time.monotonic())
+
+    def _close_copies(self) -> None:
+        """Close what a forked child has of this server, without a word to the clients of its parent."""
+        for copy in (self.socket, *self._threads):
+            copy.close()
+
+
+@functools.cache
+def _open_servers() -> weakref.WeakSet[Server]:
+    """Return the servers that are open in this process; after a fork, the child closes its copies.
+
+    The first call registers that, for all servers to come: Python never forgets a registration.
+    """
+    servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+    def close_copies() -> None:
+        for server in servers:
+            server._close_copies()
+
+    if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+        os.register_at_fork(after_in_child=close_copies)
+    return servers
 
 
 def _most_connections() -> int:
@@ -225,9 +264,7 @@ class _Connection(socketserver.BaseRequestHandler):
         parts = _TARGET.fullmatch(target)
         if parts is None:
             raise HTTPError(400, "The request's target is neither a path nor an http URL")
-        path = parts[1] or "/"
-        if "%" in path:
-            path = unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
+        path = unquote_to_bytes((parts[1] or "/").encode("latin-1")).decode("latin-1")
         environ = {
             **self.server.base_environ,
             "REQUEST_METHOD": method,
@@ -423,7 +460,7 @@ class _Gateway(SimpleHandler):
     bytes_sent: int
 
     def __init__(self, connection: _Connection, environ: Environ, body: _Body) -> None:
-        stdin = io.BytesIO() if body.is_at_end() else io.BufferedReader(body)
+        stdin = io.BufferedReader(body)
         super().__init__(stdin, None, sys.stderr, environ)  # type: ignore[arg-type]
         self.os_environ = {}  # the process's variables are nobody's business
         self._connection = connection

@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import select
 import socket
+import subprocess
+import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any, NoReturn
 from wsgiref.validate import validator
@@ -18,8 +23,10 @@ from projects_wsgi import ProjectsApp, SQLiteStore, make_app
 from projects_wsgi import server as bundled
 from projects_wsgi.server import Server
 
+from .support.process import environment
+
 # How long a request may take in the tests that are about just that.
-TIMEOUT = 0.5
+TIMEOUT = 0.3
 
 
 @contextlib.contextmanager
@@ -33,6 +40,14 @@ def serving(application: Any, **options: Any) -> Iterator[Server]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def projects_app() -> Iterator[ProjectsApp]:
+    """The application over a database in memory: these tests are not about files."""
+    app = make_app(":memory:")
+    yield app
+    app.store.close()
 
 
 @pytest.fixture
@@ -81,6 +96,13 @@ class Client:
     def ask(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
         self.send(data)
         return self.receive()
+
+    def dribble(self, data: bytes) -> None:
+        """Send a byte at a time, until the server answers."""
+        for byte in data:
+            self.send(bytes([byte]))
+            if select.select([self.socket], [], [], TIMEOUT / 20)[0]:
+                return
 
     def is_closed(self) -> bool:
         return self.receive()[0] == 0
@@ -157,17 +179,33 @@ def test_environ_holds_the_request_and_nothing_of_the_process(monkeypatch: pytes
     )
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.0", "HTTP/1.1", "HTTP/1.2"])
+def test_environ_names_the_version_of_the_request(version: str) -> None:
+    def name(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "8")])
+        return [environ["SERVER_PROTOCOL"].encode()]
+
+    with serving(validator(name)) as server, contextlib.closing(Client(server)) as client:
+        assert client.ask(get().replace(b"HTTP/1.1", version.encode()))[2] == version.encode()
+
+
 def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
     length = f"Content-Length: {len(BODY)}"
     client.send(get("/v1/projects/x") + post(BODY, length) + get("/v1/projects/x") + get("/nowhere"))
     assert [client.receive()[0] for _ in range(4)] == [404, 200, 200, 404]
 
 
-def test_a_204_has_neither_body_nor_length(client: Client) -> None:
-    status, headers, _ = client.ask(b"OPTIONS /v1/projects HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert status == 204
-    assert "content-length" not in headers
-    assert client.ask(get())[0] == 200
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_a_204_and_a_304_have_neither_body_nor_length(status: str) -> None:
+    def empty(environ: Any, start_response: Any) -> Any:
+        start_response(status, [])
+        return []
+
+    with serving(validator(empty)) as server, contextlib.closing(Client(server)) as client:
+        for _ in range(2):
+            received, headers, _ = client.ask(get())
+            assert received == int(status[:3])
+            assert "content-length" not in headers
 
 
 def test_a_head_has_the_length_and_no_body(client: Client) -> None:
@@ -190,6 +228,17 @@ def test_a_connection_ends_when_the_client_wants_it(client: Client, request_: by
     status, headers, body = client.ask(request_)
     assert (status, headers["connection"], body) == (200, "close", b"OK")
     assert client.is_closed()
+
+
+def test_a_connection_that_ended_makes_room_even_if_the_client_keeps_it_open(
+    projects_app: ProjectsApp,
+) -> None:
+    with serving(projects_app, max_connections=1) as server, contextlib.ExitStack() as stack:
+        began = time.monotonic()
+        for _ in range(2):
+            client = stack.enter_context(contextlib.closing(Client(server)))
+            assert client.ask(get("/healthz", "Connection: close"))[0] == 200
+        assert time.monotonic() - began < bundled.LINGER_SECONDS
 
 
 def test_bytes_of_a_path_reach_the_application_as_they_are(client: Client) -> None:
@@ -230,6 +279,7 @@ def test_chunks_are_undone(client: Client) -> None:
         b"0x5\r\n",
         b"5\r\nabcdefg\r\n0\r\n\r\n",
         b"f" * 16 + b"\r\n",
+        b"c".zfill(16) + b"\r\n" + BODY + b"\r\n0\r\n",
         b"5 5\r\n",
         b"1\n \r\n0\r\n\r\n",
         b"1\r\n \n0\r\n\r\n",
@@ -264,6 +314,62 @@ def test_a_large_body_that_was_refused_does_not_cost_the_client_its_answer(clien
     assert client.receive()[0] == 413
 
 
+CREATES = post(BODY, f"Content-Length: {len(BODY)}")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        get("/healthz", "Transfer-Encoding: chunked") + b"%x\r\n" % len(CREATES) + CREATES + b"\r\n0\r\n\r\n",
+        get("/healthz", "Transfer-Encoding: chunked") + CREATES,
+        get("/healthz", "Expect: 100-continue", f"Content-Length: {len(CREATES)}") + CREATES,
+    ],
+    ids=["chunks", "no chunks", "after 100 Continue"],
+)
+def test_no_request_is_read_from_a_body_that_nobody_reads(client: Client, request_: bytes) -> None:
+    status, headers, _ = client.ask(request_)
+    assert (status, headers["connection"]) == (200, "close")
+    assert client.is_closed()
+
+
+def test_an_answer_is_not_lost_when_the_connection_ends_with_a_body_unread() -> None:
+    size = 300_000
+
+    def long(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"x" * size]
+
+    with serving(long) as server, socket.socket() as client:
+        # So small that most of the answer is still on its way when the server is done.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.settimeout(10)
+        client.connect((server.host, server.port))
+        client.sendall(get("/", "Content-Length: 100000") + b"x" * 100_000)
+        received = 0
+        time.sleep(0.1)
+        while data := client.recv(65_536):
+            received += len(data)
+    assert received > size
+
+
+def test_a_client_that_does_not_hang_up_is_not_waited_for_long(
+    projects_app: ProjectsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundled, "LINGER_SECONDS", 0.1)
+    with serving(projects_app, max_connections=1) as server, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            client = stack.enter_context(contextlib.closing(Client(server)))
+            assert client.ask(post(b"", "Content-Length: 2000000"))[0] == 413
+
+
+def test_a_client_that_is_refused_may_finish_sending(client: Client) -> None:
+    assert client.ask(b"rubbish\r\n\r\n")[0] == 400
+    assert client.is_closed()
+    for _ in range(5):  # the first would be answered with a reset, which the second would notice
+        client.send(b"x" * 1_000)
+        time.sleep(0.01)
+
+
 def test_a_small_body_that_nobody_reads_is_skipped(client: Client) -> None:
     unread = b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"G" * 1000
     for _ in range(2):
@@ -291,9 +397,25 @@ def test_100_continue_is_not_sent_when_the_body_is_not_wanted(client: Client) ->
     assert client.is_closed()
 
 
-def test_a_body_that_is_cut_off_creates_nothing(server: Server, projects_app: ProjectsApp) -> None:
+def test_100_continue_is_not_sent_to_an_old_client(client: Client) -> None:
+    request = post(BODY, "Expect: 100-continue", f"Content-Length: {len(BODY)}")
+    assert client.ask(request.replace(b"HTTP/1.1", b"HTTP/1.0"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post(BODY[:-1], f"Content-Length: {len(BODY)}"),
+        post(BODY, f"Content-Length: {len(BODY) + 1}"),
+        post(b"%x\r\n" % (len(BODY) + 1) + BODY, "Transfer-Encoding: chunked"),
+        post(b"%x\r\n" % len(BODY) + BODY + b"\r\n", "Transfer-Encoding: chunked"),
+    ],
+)
+def test_a_body_that_is_cut_off_creates_nothing(
+    server: Server, projects_app: ProjectsApp, request_: bytes
+) -> None:
     with contextlib.closing(Client(server)) as client:
-        client.send(post(BODY[:-1], "Content-Length: 12"))
+        client.send(request_)
         client.socket.shutdown(socket.SHUT_WR)
         assert client.receive()[0] == 400
     assert [row[1] for row in projects_app.store.list_rows()] == ["default"]
@@ -406,23 +528,30 @@ def test_an_idle_connection_is_closed_without_a_word(hasty_client: Client) -> No
 
 
 def test_a_request_that_dribbles_in_is_408(hasty_client: Client) -> None:
-    with contextlib.suppress(ConnectionError):
-        for byte in get("/healthz", "A: " + "x" * 100):
-            hasty_client.send(bytes([byte]))
-            time.sleep(TIMEOUT / 20)
+    hasty_client.dribble(get("/healthz", "A: " + "x" * 100))
     assert hasty_client.receive()[0] == 408
 
 
 def test_a_body_that_dribbles_in_is_given_up(hasty_client: Client) -> None:
-    began = time.monotonic()
-    with contextlib.suppress(ConnectionError):
-        hasty_client.send(post(b"", "Content-Length: 1000"))
-        for _ in range(30):
-            hasty_client.send(b" ")
-            time.sleep(TIMEOUT / 20)
+    hasty_client.send(post(b"", "Content-Length: 1000"))
+    hasty_client.dribble(b" " * 100)
     status, headers, _ = hasty_client.receive()
     assert (status, headers["connection"]) == (400, "close")
-    assert time.monotonic() - began < 10
+
+
+def test_the_time_of_a_request_begins_with_its_first_byte(hasty_client: Client) -> None:
+    time.sleep(0.6 * TIMEOUT)
+    hasty_client.send(b"G")
+    time.sleep(0.6 * TIMEOUT)
+    assert hasty_client.ask(get()[1:])[0] == 200
+
+
+def test_a_timeout_may_be_over_before_anything_is_read(
+    projects_app: ProjectsApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(projects_app, timeout=1e-9) as server, contextlib.closing(Client(server)) as client:
+        assert client.is_closed()
+    assert caplog.records == []
 
 
 def test_a_client_that_does_not_read_its_answer_is_given_up() -> None:
@@ -438,6 +567,29 @@ def test_a_client_that_does_not_read_its_answer_is_given_up() -> None:
         while server._threads and time.monotonic() < deadline:
             time.sleep(0.01)
         assert time.monotonic() < deadline
+
+
+def test_a_client_that_reads_slowly_gets_all_of_a_long_answer() -> None:
+    size = 2_000_000
+
+    def long(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"x" * size]
+
+    with serving(long, timeout=0.2) as server:
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+            client.settimeout(10)
+            client.connect((server.host, server.port))
+            client.sendall(get("/", "Connection: close"))
+            received = 0
+            began = time.monotonic()
+            while data := client.recv(32_768):
+                received += len(data)
+                time.sleep(0.005)
+    assert time.monotonic() - began > 0.2
+    assert received > size
 
 
 def test_stalled_connections_do_not_hold_up_others(projects_app: ProjectsApp) -> None:
@@ -478,7 +630,7 @@ def test_connections_beyond_the_bound_wait_for_their_turn(projects_app: Projects
         first, second, third = (Client(server) for _ in range(3))
         assert first.ask(get())[0] == second.ask(get())[0] == 200
         third.send(get())
-        third.socket.settimeout(0.2)
+        third.socket.settimeout(0.1)
         with pytest.raises(socket.timeout):
             third.socket.recv(1, socket.MSG_PEEK)
         first.close()
@@ -501,9 +653,9 @@ def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projec
         idle, busy = Client(server), Client(server)
         busy.send(get())
         assert is_called.wait(10)
-        threading.Timer(0.3, may_answer.set).start()
+        threading.Timer(0.1, may_answer.set).start()
         began = time.monotonic()
-    assert 0.1 < time.monotonic() - began < bundled.GRACE_SECONDS
+    assert 0.05 < time.monotonic() - began < bundled.GRACE_SECONDS
     assert idle.is_closed()
     assert busy.receive()[0] == 200
     assert threading.active_count() == threads
@@ -516,14 +668,174 @@ def test_stopping_does_not_wait_for_a_free_turn(projects_app: ProjectsApp) -> No
         first, second = Client(server), Client(server)
         assert first.ask(get())[0] == 200
         second.send(get())
-        time.sleep(0.2)
+        time.sleep(0.1)
         began = time.monotonic()
     assert time.monotonic() - began < bundled.GRACE_SECONDS
     first.close()
     second.close()
 
 
+STUCK = """
+import socket, threading
+from projects_wsgi import server
+
+server.GRACE_SECONDS = 0.1
+called = threading.Semaphore(0)
+
+def stuck(environ, start_response):
+    called.release()
+    threading.Event().wait()
+
+with server.Server("127.0.0.1", 0, stuck) as stuck_server:
+    threading.Thread(target=stuck_server.serve_forever, args=(0.01,)).start()
+    clients = [socket.create_connection((stuck_server.host, stuck_server.port)) for _ in range(2)]
+    for client in clients:
+        client.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+        called.acquire()
+    stuck_server.shutdown()
+for client in clients:
+    client.close()
+"""
+
+
+def test_requests_that_never_end_keep_neither_the_server_nor_the_process() -> None:
+    subprocess.run([sys.executable, "-c", STUCK], env=environment(), check=True, timeout=10)
+
+
+def test_a_port_can_be_used_again_at_once(projects_app: ProjectsApp) -> None:
+    with serving(projects_app) as server:
+        client = Client(server)
+        assert client.ask(get())[0] == 200
+    # The server closed first, and so the system remembers this connection of its port.
+    with contextlib.closing(client), Server("127.0.0.1", server.port, projects_app):
+        pass
+
+
+def test_clients_that_come_all_at_once_can_connect_at_once(projects_app: ProjectsApp) -> None:
+    with Server("127.0.0.1", 0, projects_app) as server, contextlib.ExitStack() as stack:
+        address = server.host, server.port
+        for _ in range(100):  # before the server accepts the first of them
+            stack.enter_context(socket.create_connection(address, timeout=0.5))
+
+
+def test_without_free_descriptors_clients_wait_and_the_server_does_not_spin(
+    projects_app: ProjectsApp,
+) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with serving(projects_app) as server, socket.socket() as client:
+        client.settimeout(10)
+        with open(os.devnull) as free:
+            lowest = free.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            client.connect((server.host, server.port))
+            client.sendall(get())
+            began = time.process_time()
+            time.sleep(0.3)
+            assert time.process_time() - began < 0.1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert client.recv(1)
+
+
+def test_without_threads_a_client_is_sent_away_and_the_next_one_is_served(
+    projects_app: ProjectsApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(projects_app, max_connections=1) as server:
+        size = threading.stack_size(2**46)  # more than there is
+        try:
+            with contextlib.closing(Client(server)) as client:
+                assert client.is_closed()
+        finally:
+            threading.stack_size(size)
+        with contextlib.closing(Client(server)) as client:
+            assert client.ask(get())[0] == 200
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert record.getMessage() == "the connection from 127.0.0.1 failed"
+
+
+def test_a_closed_server_refuses_clients_even_if_its_socket_is_still_open_elsewhere(
+    projects_app: ProjectsApp,
+) -> None:
+    with serving(projects_app) as server:
+        copy = server.socket.dup()  # as a process has it that was forked behind Python's back
+    with copy, pytest.raises(ConnectionRefusedError):
+        Client(server)
+
+
+FORKS = """
+import os, sys
+from projects_wsgi.testing import live_server
+
+with live_server() as url:
+    print(url.rpartition(":")[2], flush=True)
+    sys.stdin.readline()
+    child = os.fork()
+    if child:
+        print("forked", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_when_a_server_is_killed_no_client_hangs_on_a_child_that_it_forked() -> None:
+    command = [sys.executable, "-c", FORKS]
+    pipe, environ = subprocess.PIPE, environment(PYTHONWARNINGS="ignore")
+    with subprocess.Popen(command, env=environ, stdin=pipe, stdout=pipe, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        port = int(parent.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as idle:
+            idle.sendall(get())
+            assert idle.recv(1)
+            parent.stdin.write("fork\n")
+            parent.stdin.flush()
+            assert parent.stdout.readline() == "forked\n"
+            parent.kill()
+            parent.wait(10)
+            while idle.recv(65_536):  # the rest of the answer, and then the end, not a timeout
+                pass
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def test_servers_that_were_closed_leave_nothing_behind(projects_app: ProjectsApp) -> None:
+    def make_and_close(count: int) -> None:
+        for _ in range(count):
+            Server("127.0.0.1", 0, projects_app).server_close()
+
+    make_and_close(10)
+    tracemalloc.start()
+    try:
+        make_and_close(100)
+        before, _ = tracemalloc.get_traced_memory()
+        make_and_close(10_000)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 100_000  # bytes
+
+
 # Failures
+
+
+def test_an_error_in_the_server_itself_is_logged_and_ends_one_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch, contextlib.closing(Client(server)) as client:
+        patch.setattr(bundled._Connection, "read_head", broken)
+        client.send(get())
+        assert client.is_closed()
+    with contextlib.closing(Client(server)) as client:
+        assert client.ask(get())[0] == 200
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert record.getMessage() == "the connection from 127.0.0.1 failed"
+    assert record.exc_info
 
 
 def test_an_application_that_raises_is_a_500_and_a_traceback_in_the_log(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -14,6 +17,10 @@ import pytest
 
 from projects_wsgi import ProjectExists, ProjectKind, SQLiteStore
 from projects_wsgi.testing import live_server
+
+from .support.process import environment
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
 def get(url: str) -> Any:
@@ -71,3 +78,66 @@ def test_a_live_server_ends_with_its_block_whatever_happens() -> None:
         raise ZeroDivisionError
     with pytest.raises(urllib.error.URLError, match="refused"):
         get(f"{url}/healthz")
+
+
+def run_script(script: str) -> str:
+    """Run a script in a process of its own, which must end well; return what it prints."""
+    command = [sys.executable, "-W", "ignore:.*fork:DeprecationWarning", "-c", script]
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=20)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+CHILD_STAYS = """
+import os, urllib.error, urllib.request
+from projects_wsgi.testing import live_server
+
+reader, writer = os.pipe()
+with live_server() as url:
+    urllib.request.urlopen(url + "/healthz", timeout=5).close()
+    child = os.fork()
+    if child == 0:
+        os.close(writer)
+        os.read(reader, 1)  # until the parent ends
+        os._exit(0)
+try:
+    urllib.request.urlopen(url + "/healthz", timeout=5)
+except urllib.error.URLError as error:
+    print(type(error.reason).__name__)
+"""
+
+
+@needs_fork
+def test_clients_are_refused_after_the_block_while_a_forked_child_lives_on() -> None:
+    assert run_script(CHILD_STAYS) == "ConnectionRefusedError\n"
+
+
+CHILD_LEAVES = """
+import http.client, os, urllib.request
+from projects_wsgi.testing import live_server
+
+def read(url):
+    with urllib.request.urlopen(url, timeout=5) as response:
+        return response.read().decode()
+
+with live_server() as url:
+    client = http.client.HTTPConnection(url.rpartition("/")[2], timeout=5)
+    client.request("GET", "/healthz")
+    client.getresponse().read()
+    child = os.fork()
+    if child == 0:
+        with live_server(["of the child"]) as childs_url:
+            print("child", read(childs_url + "/v1/projects/of%20the%20child"), flush=True)
+    else:
+        assert os.waitpid(child, 0)[1] == 0
+        client.request("GET", "/healthz")  # over the same connection
+        print("parent", client.getresponse().read(), read(url + "/healthz"), flush=True)
+        client.close()
+"""
+
+
+@needs_fork
+def test_a_forked_child_has_live_servers_of_its_own_and_leaves_those_of_its_parent_alone() -> None:
+    child, parent = run_script(CHILD_LEAVES).splitlines()
+    assert '"name":"of the child"' in child
+    assert parent == "parent b'OK' OK"
