@@ -1,8 +1,8 @@
-"""The bundled server: socketserver and wsgiref, made HTTP/1.1 with keep-alive and threads.
+"""The bundled HTTP/1.1 server, built on socketserver and wsgiref, with a thread per connection.
 
-It serves an application whose answers fit in memory: each is sent whole. HTTP is read strictly
-(RFC 9112): what two readers could understand differently is refused, and its connection closed.
-What the client did wrong is always a 4xx: a 5xx would say that the server is at fault.
+An answer is collected in memory before it is sent, so the answers of the application must fit there.
+HTTP is read strictly (RFC 9112): a request that two programs could read differently is refused, and its
+connection is closed. The status of an error that the client made is always a 4xx.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from .wsgi import Environ, HTTPError, StartResponse, WSGIApplication
 logger = logging.getLogger("projects_wsgi.server")
 
 MAX_CONNECTIONS = 2_000
-RESERVED_DESCRIPTORS = 100  # for the application, whose database needs some of its own
+RESERVED_DESCRIPTORS = 100  # left to the application, whose database needs some
 MAX_LINE_SIZE = 65_536  # bytes of the request line or of one header line
 MAX_HEADER_SIZE = 65_536  # bytes of all header lines
 MAX_HEADERS = 100
-# An unread rest of a body is skipped up to here; beyond, closing the connection is cheaper.
+# If the application leaves more than this of a body unread, the connection is closed: skipping costs more.
 MAX_SKIPPED_SIZE = 65_536
 LINGER_SECONDS = 2.0
 GRACE_SECONDS = 5.0
@@ -57,16 +57,16 @@ class Server(socketserver.TCPServer):
     host: a name or address to listen at, IPv4 or IPv6. port: 0 takes a free one.
     application: the WSGI callable.
     timeout: seconds that a connection may be idle, and that one request may take to arrive.
-    max_connections: connections served at a time, fewer where file descriptors are scarce; further
-        ones wait to be accepted.
-    headers: those that the answers to what is not a proper request carry.
-    Raises OSError when it cannot listen there.
+    max_connections: connections served at a time; fewer if the process may not open that many files.
+        Further clients wait.
+    headers: sent with the answers to requests that are refused before they reach the application.
+    Raises OSError if it cannot listen there.
 
-    ``with Server(...) as server: server.serve_forever()``; leaving the block closes at once all
-    connections that are idle, and lets the requests under way finish for a few seconds.
+    ``with Server(...) as server: server.serve_forever()``. Leaving the block closes idle connections at
+    once, and gives the requests under way GRACE_SECONDS to finish.
 
-    A server belongs to the process that made it. A child that is forked keeps none of its sockets; it may
-    make a server of its own.
+    A server stays with the process that made it. A forked child closes the sockets that it inherits, and
+    may make servers of its own.
     """
 
     allow_reuse_address = sys.platform != "win32"
@@ -112,7 +112,7 @@ class Server(socketserver.TCPServer):
         return self.host.startswith("127.") or self.host == "::1"
 
     def server_bind(self) -> None:
-        _open_servers().add(self)  # before it listens: a fork may come at any time
+        _open_servers().add(self)  # before it listens, because a fork may happen at any time
         super().server_bind()
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -124,7 +124,7 @@ class Server(socketserver.TCPServer):
         self._threads[request] = thread
         try:
             thread.start()
-        except BaseException:  # the system has no more threads
+        except BaseException:  # the system has no thread left
             del self._threads[request]
             self._slots.release()
             raise
@@ -143,14 +143,14 @@ class Server(socketserver.TCPServer):
 
     def shutdown(self) -> None:
         self._is_stopping = True
-        if self._pid == os.getpid():  # nothing runs in a forked child that could stop
+        if self._pid == os.getpid():  # in a forked child, nothing runs that could stop
             super().shutdown()
 
     def get_request(self) -> Any:
         try:
             return super().get_request()
         except OSError:
-            # Most often no file descriptor is left: retrying at once would only burn the processor.
+            # Usually no file descriptor is left. Trying again at once would keep a processor busy.
             time.sleep(0.05)
             raise
 
@@ -158,14 +158,14 @@ class Server(socketserver.TCPServer):
         logger.exception("the connection from %s failed", client_address[0])
 
     def server_close(self) -> None:
-        # On Linux this refuses clients even while another process holds a copy of the socket. Other systems
-        # may answer that it is not connected.
+        # On Linux, the port now refuses clients even if another process has a copy of the socket. Elsewhere
+        # this may be an error.
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
         super().server_close()
         threads = dict(self._threads)
         for connection in threads:
-            # Whoever waits for a request reads the end; whoever answers one can finish.
+            # A thread that waits for a request reads the end; one that answers can still send.
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RD)
         deadline = time.monotonic() + GRACE_SECONDS
@@ -173,16 +173,16 @@ class Server(socketserver.TCPServer):
             thread.join(deadline - time.monotonic())
 
     def _close_copies(self) -> None:
-        """Close what a forked child has of this server, without a word to the clients of its parent."""
+        """Close the sockets that a forked child inherited. The clients of the parent do not notice."""
         for copy in (self.socket, *self._threads):
             copy.close()
 
 
 @functools.cache
 def _open_servers() -> weakref.WeakSet[Server]:
-    """Return the servers that are open in this process; after a fork, the child closes its copies.
+    """Return the servers of this process. After a fork, the child closes its copies of their sockets.
 
-    The first call registers that, for all servers to come: Python never forgets a registration.
+    Cached, so that this is registered once for all servers: Python cannot take it back.
     """
     servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
@@ -196,7 +196,7 @@ def _open_servers() -> weakref.WeakSet[Server]:
 
 
 def _most_connections() -> int:
-    """Return how many connections leave the application the file descriptors that it needs."""
+    """Return how many connections leave enough file descriptors to the application."""
     try:
         import resource
     except ImportError:  # Windows, which has no such limit
@@ -206,7 +206,7 @@ def _most_connections() -> int:
 
 
 class _Connection(socketserver.BaseRequestHandler):
-    """One client's connection: reads its requests, one after the other, and has them answered."""
+    """A client's connection: reads one request after the other, and answers each."""
 
     server: Server
     request: socket.socket
@@ -250,7 +250,7 @@ class _Connection(socketserver.BaseRequestHandler):
             body.skip_rest()
 
     def read_head(self) -> tuple[Environ, _Body]:
-        """Read a request's line and headers; return its environ, and its body yet unread."""
+        """Read the request line and the headers; return the environ, and the body, which is not read yet."""
         line = self.read_line(414)
         if line == b"\r\n":  # RFC 9112, 2.2: an empty line before the first is ignored
             line = self.read_line(414)
@@ -295,7 +295,7 @@ class _Connection(socketserver.BaseRequestHandler):
             if match is None:
                 raise HTTPError(400, "A header line is malformed")
             name, value = match[1].decode("ascii"), match[2].strip(b" \t").decode("latin-1")
-            if "_" in name:  # in environ it could pass for the name with a "-"
+            if "_" in name:  # in environ, "A_B" could not be told from "A-B"
                 continue
             key = name.upper().replace("-", "_")
             if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
@@ -322,7 +322,7 @@ class _Connection(socketserver.BaseRequestHandler):
         coding = environ.pop("HTTP_TRANSFER_ENCODING", None)
         length = environ.get("CONTENT_LENGTH")
         if coding is not None:
-            # RFC 9112, 6.1: both are an attempt to smuggle, and HTTP/1.0 has no chunks.
+            # RFC 9112, 6.1: with a length, it may be an attempt to smuggle; HTTP/1.0 has no chunks.
             if length is not None or not is_modern:
                 raise HTTPError(400, "Transfer-Encoding cannot be used here")
             if coding.lower() != "chunked":
@@ -334,17 +334,18 @@ class _Connection(socketserver.BaseRequestHandler):
             self,
             size=int(length or 0),
             is_chunked=coding is not None,
+            # RFC 9110, 10.1.1: in HTTP/1.0 it is ignored.
             expects_continue=is_modern and environ.get("HTTP_EXPECT", "").lower() == "100-continue",
         )
 
     def send(self, data: bytes) -> None:
-        # The timeout holds for one sendall: in pieces, a slow client has it for each of them.
+        # The timeout limits one sendall(), so a client that reads slowly has that long for each piece.
         self.request.settimeout(self.server.connection_timeout)
         for start in range(0, len(data), _PIECE_SIZE):
             self.request.sendall(memoryview(data)[start : start + _PIECE_SIZE])
 
     def linger(self) -> None:
-        """Let a client that is still sending read its answer: closing at once would reset it."""
+        """Read on until the client closes: closing first would reset it, and it could lose the answer."""
         self.request.shutdown(socket.SHUT_WR)
         self.socket_reader.wait_at_most(LINGER_SECONDS)
         while self.reader.read1(_PIECE_SIZE):
@@ -352,7 +353,7 @@ class _Connection(socketserver.BaseRequestHandler):
 
 
 class _SocketReader(io.RawIOBase):
-    """Reads a socket until a deadline, however the bytes trickle in."""
+    """Reads from a socket until a deadline, even if a byte comes now and then."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -373,7 +374,7 @@ class _SocketReader(io.RawIOBase):
 
 
 class _Body(io.RawIOBase):
-    """A request's body, its chunks undone; reading starts with the 100 Continue that is waited for."""
+    """A request's body, with its chunks decoded. The first read sends 100 Continue to a client that waits."""
 
     def __init__(
         self,
@@ -384,7 +385,7 @@ class _Body(io.RawIOBase):
         expects_continue: bool = False,
     ) -> None:
         self._connection = connection
-        self._left = size  # bytes of the body, or of its chunk
+        self._left = size  # bytes of the body or of the current chunk
         self._has_more_chunks = is_chunked
         self._expects_continue = expects_continue
         self.is_broken = False
@@ -393,7 +394,7 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what there is; raise OSError where the body ends early, stalls or is malformed."""
+        """Read what is there; raise OSError if the body is malformed, ends early or takes too long."""
         try:
             return self._read_into(buffer)
         except OSError:
@@ -420,7 +421,7 @@ class _Body(io.RawIOBase):
         return not (self._left or self._has_more_chunks or self.is_broken)
 
     def can_be_skipped(self) -> bool:
-        """Tell whether reading the rest is cheaper than a new connection."""
+        """Tell whether reading the rest costs less than a new connection."""
         if self._has_more_chunks or self.is_broken or self._left > MAX_SKIPPED_SIZE:
             return False
         return not (self._left and self._expects_continue)
@@ -441,7 +442,7 @@ class _Body(io.RawIOBase):
             if line == b"\r\n":
                 self._has_more_chunks = False
                 return
-            if _HEADER_LINE.fullmatch(line) is None:  # a trailer, which nobody asked for
+            if _HEADER_LINE.fullmatch(line) is None:  # trailers are discarded
                 raise OSError("a trailer is malformed")
         raise OSError("there are too many trailers")
 
@@ -450,11 +451,11 @@ class _Body(io.RawIOBase):
 
 
 class _Gateway(SimpleHandler):
-    """wsgiref's handler, for HTTP/1.1: collects the answer, and says so when it is the last one."""
+    """wsgiref's handler of one request: collects the answer, and marks the last one of a connection."""
 
     http_version = "1.1"
     server_software = "projects_wsgi"
-    # wsgiref's own attributes, between start_response and close
+    # attributes of wsgiref's, set from start_response() to close()
     status: str | None
     headers: Headers
     bytes_sent: int
@@ -462,7 +463,7 @@ class _Gateway(SimpleHandler):
     def __init__(self, connection: _Connection, environ: Environ, body: _Body) -> None:
         stdin = io.BufferedReader(body)
         super().__init__(stdin, None, sys.stderr, environ)  # type: ignore[arg-type]
-        self.os_environ = {}  # the process's variables are nobody's business
+        self.os_environ = {}  # keeps the environment of the process out of environ
         self._connection = connection
         self._body = body
         self.output: list[bytes] = []
@@ -476,6 +477,7 @@ class _Gateway(SimpleHandler):
 
     def cleanup_headers(self) -> None:
         super().cleanup_headers()
+        # RFC 9110, 8.6: wsgiref's length of 0 would be wrong.
         if self.status and self.status[:3] in ("204", "304"):
             del self.headers["Content-Length"]
         if not self._body.can_be_skipped():

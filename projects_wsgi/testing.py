@@ -1,9 +1,9 @@
-"""A real server for tests, over a database that is thrown away.
+"""A real server for tests, with a temporary database.
 
 >>> with live_server(projects=["my agent"]) as url:
 ...     client = Client(base_url=url)
 
-Within a process, no server is needed: webtest.TestApp(make_app(":memory:")) is one line.
+A test that calls the application directly needs no server: ``webtest.TestApp(make_app(":memory:"))``.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 from . import make_app
 from .server import Server
 
-_POLL_SECONDS = 0.01  # how long stopping may take
+_POLL_SECONDS = 0.01  # how soon it notices that it must stop
 
 
 @contextlib.contextmanager
 def live_server(projects: Iterable[str | Mapping[str, Any]] = (), **options: Any) -> Iterator[str]:
-    """Serve the projects API at a free port of this machine until the block ends; give its URL.
+    """Serve the projects API at a free port of this machine until the block ends; yield its URL.
 
-    projects: those to begin with, besides "default": names, or the arguments of Store.create, as in
+    projects: the projects to create, besides "default": names, or arguments of Store.create, such as
         {"name": "agent", "description": "first steps", "kind": "experiment"}.
-    options: those of make_app; database is ":memory:" unless given.
-    Raises ProjectExists, and whatever else make_app or Store.create does.
+    options: the options of make_app; the database is ":memory:" if none is given.
+    Raises ProjectExists, and the other errors of make_app and Store.create.
     """
     app = make_app(options.pop("database", ":memory:"), **options)
     with contextlib.closing(app.store):

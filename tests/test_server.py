@@ -25,7 +25,7 @@ from projects_wsgi.server import Server
 
 from .support.process import environment
 
-# How long a request may take in the tests that are about just that.
+# The time that a request may take, in the tests of that; in seconds.
 TIMEOUT = 0.3
 
 
@@ -59,7 +59,7 @@ def server(projects_app: ProjectsApp) -> Iterator[Server]:
 
 @pytest.fixture
 def hasty_client(projects_app: ProjectsApp) -> Iterator[Client]:
-    """A connection to a server that does not wait long."""
+    """A client of a server whose timeout is TIMEOUT."""
     with (
         serving(validator(projects_app), timeout=TIMEOUT) as server,
         contextlib.closing(Client(server)) as client,
@@ -68,7 +68,7 @@ def hasty_client(projects_app: ProjectsApp) -> Iterator[Client]:
 
 
 class Client:
-    """A connection that says exactly what it is told to."""
+    """A client that sends exactly the bytes that it is given."""
 
     def __init__(self, server: Server) -> None:
         self.socket = socket.create_connection((server.host, server.port), timeout=10)
@@ -224,7 +224,7 @@ def test_a_head_has_the_length_and_no_body(client: Client) -> None:
         b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     ],
 )
-def test_a_connection_ends_when_the_client_wants_it(client: Client, request_: bytes) -> None:
+def test_a_connection_ends_if_the_client_asks_for_it(client: Client, request_: bytes) -> None:
     status, headers, body = client.ask(request_)
     assert (status, headers["connection"], body) == (200, "close", b"OK")
     assert client.is_closed()
@@ -263,7 +263,7 @@ def test_an_absolute_target_without_a_path_is_the_root(client: Client) -> None:
 # Bodies
 
 
-def test_chunks_are_undone(client: Client) -> None:
+def test_chunks_are_decoded(client: Client) -> None:
     chunks = b"5;name=value\r\n" + BODY[:5] + b"\r\n7 \r\n" + BODY[5:] + b"\r\n0\r\nTrailer: x\r\n\r\n"
     status, _, body = client.ask(post(chunks, "Transfer-Encoding: Chunked"))
     assert (status, json.loads(body)["data"]["name"]) == (200, "x")
@@ -308,7 +308,7 @@ def test_too_large_a_body_is_refused_unread_chunked_or_not(client: Client, serve
         assert other.receive()[0] == 413
 
 
-def test_a_large_body_that_was_refused_does_not_cost_the_client_its_answer(client: Client) -> None:
+def test_a_client_that_sends_too_large_a_body_can_read_the_answer(client: Client) -> None:
     with contextlib.suppress(ConnectionError):
         client.send(post(b" " * 3_000_000, "Content-Length: 3000000"))
     assert client.receive()[0] == 413
@@ -340,7 +340,7 @@ def test_an_answer_is_not_lost_when_the_connection_ends_with_a_body_unread() -> 
         return [b"x" * size]
 
     with serving(long) as server, socket.socket() as client:
-        # So small that most of the answer is still on its way when the server is done.
+        # So small a buffer that most of the answer is still on its way when the server is done.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         client.settimeout(10)
         client.connect((server.host, server.port))
@@ -464,7 +464,7 @@ BAD_REQUESTS = {
 
 
 @pytest.mark.parametrize("request_", BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
-def test_what_is_ambiguous_is_400_and_nothing_after_it_is_read(client: Client, request_: bytes) -> None:
+def test_a_malformed_request_is_400_and_nothing_after_it_is_read(client: Client, request_: bytes) -> None:
     status, headers, body = client.ask(request_ + get())
     assert (status, headers["connection"]) == (400, "close")
     assert body
@@ -480,7 +480,7 @@ def test_what_is_ambiguous_is_400_and_nothing_after_it_is_read(client: Client, r
         (get("/healthz", *["A: " + "x" * 1000] * 70), 431),
     ],
 )
-def test_what_goes_too_far_has_its_status(client: Client, request_: bytes, status: int) -> None:
+def test_what_is_too_large_has_its_status(client: Client, request_: bytes, status: int) -> None:
     with contextlib.suppress(ConnectionError):
         client.send(request_)
     assert client.receive()[0] == status
@@ -503,7 +503,7 @@ def test_a_request_hidden_behind_a_long_trailer_is_not_answered(client: Client) 
     assert client.is_closed()
 
 
-def test_only_the_word_itself_closes_a_connection(client: Client) -> None:
+def test_only_the_word_close_closes_a_connection(client: Client) -> None:
     assert client.ask(get("/healthz", "Connection: not-close, closed"))[0] == 200
     assert client.ask(get())[0] == 200
 
@@ -521,7 +521,7 @@ def test_an_empty_line_before_a_request_is_ignored(client: Client) -> None:
 # Time
 
 
-def test_an_idle_connection_is_closed_without_a_word(hasty_client: Client) -> None:
+def test_an_idle_connection_is_closed_without_an_answer(hasty_client: Client) -> None:
     began = time.monotonic()
     assert hasty_client.is_closed()
     assert time.monotonic() - began > TIMEOUT / 2
@@ -532,7 +532,7 @@ def test_a_request_that_dribbles_in_is_408(hasty_client: Client) -> None:
     assert hasty_client.receive()[0] == 408
 
 
-def test_a_body_that_dribbles_in_is_given_up(hasty_client: Client) -> None:
+def test_a_body_that_dribbles_in_is_400(hasty_client: Client) -> None:
     hasty_client.send(post(b"", "Content-Length: 1000"))
     hasty_client.dribble(b" " * 100)
     status, headers, _ = hasty_client.receive()
@@ -554,7 +554,7 @@ def test_a_timeout_may_be_over_before_anything_is_read(
     assert caplog.records == []
 
 
-def test_a_client_that_does_not_read_its_answer_is_given_up() -> None:
+def test_a_client_that_does_not_read_its_answer_is_disconnected() -> None:
     def endless(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"x" * 50_000_000]
@@ -603,7 +603,7 @@ def test_stalled_connections_do_not_hold_up_others(projects_app: ProjectsApp) ->
             client.close()
 
 
-def test_requests_that_take_long_hold_up_nobody_else_for_long(projects_app: ProjectsApp) -> None:
+def test_requests_that_take_long_do_not_hold_up_others(projects_app: ProjectsApp) -> None:
     may_answer = threading.Event()
 
     def slow_or_not(environ: Any, start_response: Any) -> Any:
@@ -625,7 +625,7 @@ def test_requests_that_take_long_hold_up_nobody_else_for_long(projects_app: Proj
         assert [client.receive()[0] for client in slow] == [404] * 5
 
 
-def test_connections_beyond_the_bound_wait_for_their_turn(projects_app: ProjectsApp) -> None:
+def test_more_connections_than_allowed_wait_until_another_ends(projects_app: ProjectsApp) -> None:
     with serving(projects_app, timeout=30, max_connections=2) as server:
         first, second, third = (Client(server) for _ in range(3))
         assert first.ask(get())[0] == second.ask(get())[0] == 200
@@ -663,7 +663,7 @@ def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projec
     busy.close()
 
 
-def test_stopping_does_not_wait_for_a_free_turn(projects_app: ProjectsApp) -> None:
+def test_stopping_does_not_wait_until_another_connection_ends(projects_app: ProjectsApp) -> None:
     with serving(projects_app, timeout=30, max_connections=1) as server:
         first, second = Client(server), Client(server)
         assert first.ask(get())[0] == 200
@@ -706,7 +706,7 @@ def test_a_port_can_be_used_again_at_once(projects_app: ProjectsApp) -> None:
     with serving(projects_app) as server:
         client = Client(server)
         assert client.ask(get())[0] == 200
-    # The server closed first, and so the system remembers this connection of its port.
+    # The server closed first, so the system still keeps that connection (TIME_WAIT).
     with contextlib.closing(client), Server("127.0.0.1", server.port, projects_app):
         pass
 
@@ -759,7 +759,7 @@ def test_a_closed_server_refuses_clients_even_if_its_socket_is_still_open_elsewh
     projects_app: ProjectsApp,
 ) -> None:
     with serving(projects_app) as server:
-        copy = server.socket.dup()  # as a process has it that was forked behind Python's back
+        copy = server.socket.dup()  # as in a process that was forked without Python's knowledge
     with copy, pytest.raises(ConnectionRefusedError):
         Client(server)
 
@@ -854,13 +854,13 @@ def test_an_application_that_raises_is_a_500_and_a_traceback_in_the_log(
 
 
 class BrokenStore(SQLiteStore):
-    """A store with an error that nobody foresaw."""
+    """A store with a bug."""
 
     def list_rows(self, *_: object) -> NoReturn:
         raise ZeroDivisionError("secret")
 
 
-def test_a_broken_store_is_a_bare_500_a_traceback_with_the_request_in_the_log_and_the_server_lives_on(
+def test_an_error_in_the_store_is_a_bare_500_and_is_logged_with_the_request(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with (
@@ -881,7 +881,7 @@ def test_a_broken_store_is_a_bare_500_a_traceback_with_the_request_in_the_log_an
         assert record.exc_info[0] is ZeroDivisionError
 
 
-def test_a_request_is_logged_in_one_line_with_nothing_that_could_fake_another(
+def test_a_request_is_logged_in_one_line_and_cannot_fake_another(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "projects_wsgi.server"):
@@ -895,7 +895,9 @@ def test_a_request_is_logged_in_one_line_with_nothing_that_could_fake_another(
     ]
 
 
-def test_a_client_that_goes_away_leaves_no_trace(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_goes_away_is_no_error_in_the_log(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     for data in (b"", b"GET", get(), post(b"", "Content-Length: 5")):
         client = Client(server)
         client.send(data)

@@ -1,4 +1,4 @@
-"""A live server in a test, as users of the package would have it."""
+"""live_server, used as in the tests of other projects."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_live_server_takes_the_options_of_make_app(tmp_path: Path) -> None:
         pass
 
 
-def test_a_live_server_that_cannot_begin_leaves_nothing() -> None:
+def test_a_live_server_that_cannot_start_leaves_nothing() -> None:
     threads = threading.active_count()
     with pytest.raises(ProjectExists), live_server(["a", "a"]):
         pass

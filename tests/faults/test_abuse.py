@@ -1,4 +1,4 @@
-"""The bundled server, as a process, among clients that mean no good."""
+"""The bundled server, as a process of its own, attacked by its clients."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ TIMEOUT = 3  # seconds
 STALLED = 500
 STRINGS = 10_000
 MEBIBYTE = 1_048_576
-# Beyond what it had before: for the stacks and buffers of that many connections.
+# How much its memory may grow, for the stacks and buffers of that many connections.
 MOST_MEMORY = 64 * MEBIBYTE
 
-pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system does not tell")
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Process]:
-    """A server that must end as it began: its threads gone, its memory bounded, nothing in its log."""
+    """A server. After the test its threads must be gone, its memory bounded, its log empty."""
     options = ("--quiet", "--timeout", str(TIMEOUT), "--max-body-size", "1000")
     with running_server(*options, cwd=tmp_path) as process:
         assert process.ask("GET", "/v1/projects")[0] == 200
@@ -89,7 +89,7 @@ def test_a_client_is_served_at_once_among_500_that_stall(process: Process) -> No
         print(f"{STALLED} connections stalled, another was answered in {longest:.3f} s at most")
 
 
-def test_who_dribbles_a_byte_a_second_is_cut_off_in_time(process: Process) -> None:
+def test_a_client_that_sends_a_byte_a_second_is_cut_off_in_time(process: Process) -> None:
     head = b"POST /v1/projects HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n"
     with connect(process) as in_head, connect(process) as in_body:
         in_body.sendall(head)
@@ -139,7 +139,7 @@ def test_what_never_ends_is_cut_off(
         assert answers(connection) == expected
 
 
-# A request within the body of another: whoever answers it was talked into reading it.
+# A request in the body of another. If it is answered, the body was read as a request.
 CANARY = (
     b"POST /v1/projects HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 17\r\n\r\n"
     b'{"name":"canary"}'
