@@ -82,7 +82,7 @@ def test_a_live_server_ends_with_its_block_whatever_happens() -> None:
 
 def run_script(script: str) -> str:
     """Run a script in a process of its own, which must end well; return what it prints."""
-    command = [sys.executable, "-W", "ignore:.*fork:DeprecationWarning", "-c", script]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=20)
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,13 +48,17 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def passes_the_recorded_answers(command: Sequence[str], cwd: Path, path: str) -> None:
     """Run the package as a server, with nothing but a path to import it from; play the recordings."""
-    for number, file in enumerate(RECORDED):
-        arguments = ("--quiet", "--db", f"{number}.db")
+
+    def play(file: Path) -> None:
+        arguments = ("--quiet", "--db", f"{file.stem}.db")
         with (
             running_server(*arguments, cwd=cwd, command=command, environ={"PYTHONPATH": path}) as process,
             sending_to_server(process.host, process.port) as send,
         ):
             judge(send, read_steps(file))
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(play, RECORDED))
 
 
 def test_a_copy_under_another_name_two_levels_deep_passes_the_recorded_answers(tmp_path: Path) -> None:
