@@ -144,6 +144,7 @@ class Server(socketserver.TCPServer):
     def shutdown(self) -> None:
         self._is_stopping = True
         if self._pid == os.getpid():  # in a forked child, nothing runs that could stop
+            self._stop_listening()
             super().shutdown()
 
     def get_request(self) -> Any:
@@ -158,10 +159,7 @@ class Server(socketserver.TCPServer):
         logger.exception("the connection from %s failed", client_address[0])
 
     def server_close(self) -> None:
-        # On Linux, the port now refuses clients even if another process has a copy of the socket. Elsewhere
-        # this may be an error.
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
+        self._stop_listening()
         super().server_close()
         threads = dict(self._threads)
         for connection in threads:
@@ -171,6 +169,12 @@ class Server(socketserver.TCPServer):
         deadline = time.monotonic() + GRACE_SECONDS
         for thread in threads.values():
             thread.join(deadline - time.monotonic())
+
+    def _stop_listening(self) -> None:
+        # On Linux, this wakes serve_forever(), and clients are refused even if another process has a copy of
+        # the socket. On other systems it may be an error.
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def _close_copies(self) -> None:
         """Close the sockets that a forked child inherited. The clients of the parent do not notice."""
