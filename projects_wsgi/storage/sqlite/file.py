@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -49,6 +50,8 @@ _BYTES_PER_CHARACTER = 16
 # The last room on a disk. SQLite writes even a deletion to its log first, and empties the log into a
 # file which may have to grow for it.
 _BYTES_FOR_DELETIONS = 131_072
+
+_PLENTY = 2**30  # bytes: more than the log and a change can be together
 
 
 class Database:
@@ -181,9 +184,9 @@ class File(Database):
 
     def check_room(self, session: Session, growth: int | None) -> None:
         # Enough must be left to empty the log and to delete; a deletion is always let through.
-        free = _free_bytes(self.path)
+        free = self._free_bytes()
         needed = _BYTES_OF_A_CHANGE + _BYTES_PER_CHARACTER * (growth or 0)
-        if free is None or free >= self._log_size() + 2 * needed + _BYTES_FOR_DELETIONS:
+        if free > _PLENTY or free >= self._log_size() + 2 * needed + _BYTES_FOR_DELETIONS:
             return
         with contextlib.suppress(sqlite3.OperationalError):  # others are reading, or it is full already
             session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -192,9 +195,16 @@ class File(Database):
         (page_size,) = session.execute("PRAGMA page_size").fetchone()
         (unused_pages,) = session.execute("PRAGMA freelist_count").fetchone()
         grows_by = max(0, needed - unused_pages * page_size)
-        free = _free_bytes(self.path) or 0
-        if free < self._log_size() + needed + grows_by + _BYTES_FOR_DELETIONS:
+        if self._free_bytes() < self._log_size() + needed + grows_by + _BYTES_FOR_DELETIONS:
             raise StoreFull(f"the disk of {self.path} is almost full; delete projects or make room on it")
+
+    def _free_bytes(self) -> float:
+        """Return what is free on the disk; infinity where the system does not tell."""
+        try:
+            status = os.statvfs(self.path)
+        except (AttributeError, OSError):  # AttributeError: on Windows
+            return math.inf
+        return status.f_bavail * status.f_frsize
 
     def _log_size(self) -> int:
         try:
@@ -305,12 +315,3 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _free_bytes(path: str) -> int | None:
-    """Return what is free on a file's disk; None where the system does not tell."""
-    try:
-        status = os.statvfs(path)
-    except (AttributeError, OSError):  # AttributeError: on Windows
-        return None
-    return status.f_bavail * status.f_frsize
