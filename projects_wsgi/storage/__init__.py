@@ -129,7 +129,8 @@ class Store(ABC):
         another project) and for an unknown kind; TypeError for what is no text.
         """
         _check_name(name)
-        _check_description(description)
+        if description is not None:
+            _check_text("description", description)
         kind = ProjectKind.STANDARD if name == PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
         try:
             with self._writing(len(name) + len(description or "")) as session:
@@ -169,7 +170,7 @@ class Store(ABC):
         """
         if description is None:
             return self.get(key)
-        _check_description(description)
+        _check_text("description", description)
         with self._writing(len(description)) as session:
             is_set = self._set_description(session, _address(key), description)
             project = self._found(session, key)
@@ -272,18 +273,17 @@ def _address(key: ProjectKey) -> int | str:
     return address if isinstance(address, str) or 0 < address <= MAX_ID else 0
 
 
+def _check_text(what: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"a project's {what} must be a str, not {value!r}")
+
+
 def _check_name(name: str) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"a project's name must be a str, not {name!r}")
+    _check_text("name", name)
     if not name:
         raise ValueError("a project's name must have at least one character")
     if not isinstance(parse_identifier(name), str):
         raise ValueError(f"the name {name!r} reads as a project's id and would address another project")
-
-
-def _check_description(description: str | None) -> None:
-    if not isinstance(description, (str, type(None))):
-        raise TypeError(f"a project's description must be a str or None, not {description!r}")
 
 
 def open_store(database: str | os.PathLike[str], **options: Any) -> Store:

@@ -118,17 +118,16 @@ class Pool:
         self._is_closed = False
         self._connections: list[Any] = []
         self._inherited: list[Any] = []
-        self._begin()
+        self.begin()
         _pools[id(self)] = self
         _hook_into_forks()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Begin with nothing lent, in this process."""
         # A signal's handler may use the store while its thread is in here: the lock lets it in.
         self._lock = threading.RLock()
         self._holders: dict[int, weakref.ref[Loan]] = {}  # by the place of a connection
         self._waiting: deque[Loan] = deque()
-        self._forking: list[int] = []  # the threads that are about to fork
         self._turn_ends = 0.0
         if not (self.driver.is_lasting and self._connections):
             # A child neither uses nor closes what it has inherited: SQLite would drop the parent's
@@ -183,7 +182,7 @@ class Pool:
     def _lend(self, loan: Loan) -> bool:
         """Give a loan a place if it may have one now; tell whether its wait is over."""
         now = time.monotonic()
-        if self._forking or (now < self._turn_ends and self._holders):
+        if _forking or (now < self._turn_ends and self._holders):
             return self._is_closed
         for place in self.places:
             loan.place = place
@@ -240,16 +239,14 @@ class Pool:
                     raise StoreBusy("other threads have used the database for longer than the busy timeout")
             look_after = min(2 * look_after, _MAX_LOOK_SECONDS)
 
-    def pause(self) -> None:
-        """Before a fork: lend nothing more, wait for what is lent, and close all connections.
+    def prepare_fork(self) -> None:
+        """Wait for what is lent, while nothing more is, and close all connections.
 
         No connection may cross a fork: with one open, SQLite in the child would take the parent's
         locks for its own, and remove its log when the parent has ended.
         What cannot be waited for is left as it is: what this thread has itself, or one that is about
         to fork as well, and what others keep for longer than the pool's patience.
         """
-        with self._lock:
-            self._forking.append(threading.get_ident())
         deadline = time.monotonic() + self._fork_patience
         while self._is_in_use() and time.monotonic() < deadline:
             time.sleep(_RETRY_SECONDS)
@@ -257,49 +254,37 @@ class Pool:
             if not self.driver.is_lasting:
                 self._disconnect()
 
-    def is_paused(self) -> bool:
-        """Tell whether this thread has paused the pool."""
-        return threading.get_ident() in self._forking
-
-    def resume(self) -> None:
-        """After a fork, in the parent: lend again."""
-        with self._lock:
-            if self.is_paused():
-                self._forking.remove(threading.get_ident())
-            self._hand_over()
-
     def _is_in_use(self) -> bool:
         with self._lock:
             self._reclaim()
             loans = [mark() for mark in self._holders.values()]
-            return any(loan is not None and loan.thread not in self._forking for loan in loans)
+            return any(loan is not None and loan.thread not in _forking for loan in loans)
 
 
-# Of this dictionary a list is made in one step, whatever other threads do to it meanwhile.
+# A fork concerns all pools of the process. The interpreter keeps its hooks for good, so they are
+# registered once. A list of this dictionary's values is made in one step, whatever other threads do.
 _pools: weakref.WeakValueDictionary[int, Pool] = weakref.WeakValueDictionary()
-
-
-def _living() -> list[Pool]:
-    return [pool for reference in _pools.valuerefs() if (pool := reference()) is not None]
+_forking: list[int] = []  # the threads that are about to fork; until they have, nothing is lent
 
 
 @functools.cache
 def _hook_into_forks() -> None:
-    """Register the hooks of all pools: once, since the interpreter keeps them for good."""
-
-    def pause() -> None:
-        # Again, for pools that are made while others are waited for.
-        while pools := [pool for pool in _living() if not pool.is_paused()]:
-            for pool in pools:
-                pool.pause()
-
-    def resume() -> None:
+    def before() -> None:
+        _forking.append(threading.get_ident())
         for pool in _living():
-            pool.resume()
+            pool.prepare_fork()
 
-    def begin_anew() -> None:
+    def after_in_parent() -> None:
+        _forking.remove(threading.get_ident())
+
+    def after_in_child() -> None:
+        _forking.clear()
         for pool in _living():
-            pool._begin()
+            pool.begin()
 
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=pause, after_in_parent=resume, after_in_child=begin_anew)
+        os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=after_in_child)
+
+
+def _living() -> list[Pool]:
+    return [pool for reference in _pools.valuerefs() if (pool := reference()) is not None]
