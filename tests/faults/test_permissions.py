@@ -118,7 +118,7 @@ def test_a_disk_that_is_mounted_read_only_is_served_for_reading(file: Path) -> N
 
 def test_a_log_that_cannot_be_read_there_is_not_ignored(file: Path) -> None:
     # A process that was killed leaves a log with what it wrote; without shared memory it is no use.
-    script = f"import os, projects_wsgi as p; p.SQLiteStore({str(file)!r}).create('b'); os._exit(0)"
+    script = f"import os, projects_wsgi as p; s = p.SQLiteStore({str(file)!r}); s.create('b'); os._exit(0)"
     subprocess.run([sys.executable, "-c", script], env=environment(), check=True)
     file.with_name(f"{file.name}-shm").unlink()
     prefix = mounted_read_only(file.parent)
