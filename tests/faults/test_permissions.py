@@ -123,7 +123,7 @@ def test_a_log_that_cannot_be_read_there_is_not_ignored(file: Path) -> None:
     file.with_name(f"{file.name}-shm").unlink()
     prefix = mounted_read_only(file.parent)
     line = refusal("--read-only", "--db", str(file), cwd=file.parent.parent, prefix=prefix)
-    assert "has a log beside it that cannot be used here" in line
+    assert "has a log beside it that cannot be read here" in line
     with closing(SQLiteStore(file)) as store:
         assert names(store) == ["b", "kept", "default"]
 
