@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from . import wire
@@ -12,6 +11,7 @@ Document = dict[str, Any]
 
 _STRING: Document = {"type": "string"}
 _STRING_OR_NULL: Document = {"type": ["string", "null"]}
+_FLAG: Document = {"type": "boolean", "default": False}
 
 
 def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
@@ -38,95 +38,70 @@ def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
     }
 
 
-# Paths
-
-
 def _paths(needs_key: bool) -> Document:
     reading = ["503 Unavailable"]
     writing = [*reading, "403 Forbidden", "409 Conflict", "507 Full"]
-    with_body = [*writing, "400 Unreadable", "411 LengthRequired", "413 ContentTooLarge", "422 InvalidBody"]
-    collection = _path(
-        get=_operation(
+    errors_of_a_body = ["400 Unreadable", "411 LengthRequired", "413 ContentTooLarge", "422 InvalidBody"]
+    with_body = ["200 OneProject", *errors_of_a_body, *writing]
+    limit = {"type": "integer", "exclusiveMinimum": 0, "default": wire.DEFAULT_LIMIT, "examples": [10]}
+    collection = {
+        "get": _operation(
             "getProjects",
             "List projects, newest first, page by page",
             ["200 Page", "422 InvalidQuery", *reading],
-            parameters=_page_parameters(),
+            parameters=[
+                _parameter("limit", "Projects on the page; a server may send fewer.", limit),
+                _parameter("cursor", "The next_cursor of the page before.", _schema("Id")),
+                _parameter("name_contains", "List only names with this text, in any case.", _STRING),
+                *(
+                    _parameter(name, f"List the {kind.value} projects as well.", _FLAG)
+                    for name, kind in wire.KIND_PARAMETERS.items()
+                ),
+            ],
         ),
-        post=_operation(
-            "createProject",
-            "Create a project",
-            ["200 OneProject", *with_body],
-            requestBody=_body("ProjectToCreate"),
-        ),
-    )
-    item = _path(
-        parameters=[_identifier_parameter()],
-        get=_operation(
-            "getProject", "Get a project by id or name", ["200 OneProject", "404 NotFound", *reading]
-        ),
-        put=_operation(
-            "updateProject",
-            "Set the description of a project",
-            ["200 OneProject", "404 NotFound", *with_body],
-            requestBody=_body("ProjectToUpdate"),
-        ),
-        delete=_operation(
-            "deleteProject",
-            "Delete a project and all data that belong to it",
-            ["204 Deleted", "404 NotFound", *writing],
-        ),
-    )
-    if needs_key:
-        for path in (collection, item):
-            for method in path.keys() - {"parameters"}:
-                path[method]["security"] = [{"key": []}]
-                path[method]["responses"]["401"] = _reference("responses", "Unauthorized")
-                path[method]["responses"]["403"] = _reference("responses", "Forbidden")
-    health = _operation("getHealth", "Tell that the process runs", ["200 Health"])
-    readiness = _operation("getReadiness", "Tell whether the store answers", ["200 Readiness", *reading])
-    version = _operation(
-        "getPhoenixVersion", "Tell the version of Phoenix whose API this is", ["200 Version"]
-    )
-    document = _operation("getOpenAPI", "Get this document", ["200 Document"])
-    return {
-        "/v1/projects": collection,
-        "/v1/projects/{project_identifier}": item,
-        "/healthz": _path(get=health),
-        "/readyz": _path(get=readiness),
-        "/arize_phoenix_version": _path(get=version),
-        "/openapi.json": _path(get=document),
+        "post": _operation("createProject", "Create a project", with_body, **_body("ProjectToCreate")),
     }
-
-
-def _page_parameters() -> list[Document]:
-    limit = {"type": "integer", "exclusiveMinimum": 0, "default": wire.DEFAULT_LIMIT, "examples": [10]}
-    flag = {"type": "boolean", "default": False}
-    return [
-        _query_parameter("limit", "Projects on the page; a server may send fewer.", limit),
-        _query_parameter("cursor", "The next_cursor of the page before.", _schema("Id")),
-        _query_parameter("name_contains", "List only names with this text, in any case.", _STRING),
-        *(
-            _query_parameter(name, f"List the {kind.value} projects as well.", flag)
-            for name, kind in wire.KIND_PARAMETERS.items()
-        ),
-    ]
-
-
-def _identifier_parameter() -> Document:
-    return {
+    identifier = {
         "name": "project_identifier",
         "in": "path",
         "required": True,
         "description": "A project's id or name.",
         "schema": {"type": "string", "minLength": 1, "examples": ["default", render_global_id(1)]},
     }
-
-
-# Schemas
+    item: Document = {
+        "get": _operation("getProject", "Get a project", ["200 OneProject", "404 NotFound", *reading]),
+        "put": _operation(
+            "updateProject",
+            "Set the description of a project",
+            ["404 NotFound", *with_body],
+            **_body("ProjectToUpdate"),
+        ),
+        "delete": _operation(
+            "deleteProject",
+            "Delete a project and all data that belong to it",
+            ["204 Deleted", "404 NotFound", *writing],
+        ),
+    }
+    if needs_key:
+        for operation in (*collection.values(), *item.values()):
+            operation["security"] = [{"key": []}]
+            operation["responses"]["401"] = _reference("responses", "Unauthorized")
+            operation["responses"]["403"] = _reference("responses", "Forbidden")
+    health = _operation("getHealth", "Tell that the process runs", ["200 Health"])
+    readiness = _operation("getReadiness", "Tell whether the store answers", ["200 Readiness", *reading])
+    version = _operation("getPhoenixVersion", "Tell the version of Phoenix", ["200 Version"])
+    document = _operation("getOpenAPI", "Get this document", ["200 Document"])
+    return {
+        "/v1/projects": collection,
+        "/v1/projects/{project_identifier}": {"parameters": [identifier], **item},
+        "/healthz": {"get": health},
+        "/readyz": {"get": readiness},
+        "/arize_phoenix_version": {"get": version},
+        "/openapi.json": {"get": document},
+    }
 
 
 def _schemas() -> Document:
-    project = _schema("Project")
     name = {"type": "string", "minLength": 1, "description": "Unique and case-sensitive."}
     error = _object(
         {
@@ -135,18 +110,14 @@ def _schemas() -> Document:
             "msg": _STRING,
             "input": {"description": "What came."},
         },
-        optional={"ctx": {"type": "object"}},
+        ctx={"type": "object"},
     )
+    next_cursor = {"anyOf": [_schema("Id"), {"type": "null"}]}
     return {
         "Id": {"type": "string", "pattern": wire.ID_PATTERN, "examples": [render_global_id(1)]},
         "Project": _object({"name": name, "description": _STRING_OR_NULL, "id": _schema("Id")}),
-        "OneProject": _object({"data": project}),
-        "Page": _object(
-            {
-                "data": {"type": "array", "items": project},
-                "next_cursor": {"anyOf": [_schema("Id"), {"type": "null"}]},
-            }
-        ),
+        "OneProject": _object({"data": _schema("Project")}),
+        "Page": _object({"data": {"type": "array", "items": _schema("Project")}, "next_cursor": next_cursor}),
         "ProjectToCreate": {
             "type": "object",
             "properties": {
@@ -168,101 +139,77 @@ def _schemas() -> Document:
     }
 
 
-# Responses
-
-
 def _responses() -> Document:
-    return {
-        "OneProject": {**_json_response("The project as it is now.", "OneProject"), "links": _links()},
-        "Page": {
-            **_json_response("A page of projects.", "Page"),
-            "links": {"nextPage": _link("getProjects", "cursor", "/next_cursor")},
-        },
-        "Deleted": _response("The project is gone."),
-        "Methods": _response("No content.", headers={"Allow": _header("The methods of this path.", _STRING)}),
-        "Health": _text_response("The process runs.", {"const": "OK"}),
-        "Readiness": _json_response("The store answers.", "Empty"),
-        "Version": _text_response("Three integers.", _schema("Version")),
-        "Document": _json_response("This document.", "OpenAPI"),
-        "InvalidBody": _json_response("The body or some of its fields are not valid.", "Errors"),
-        "InvalidQuery": _response(
-            "Some parameters are not valid; text if it is the cursor.",
-            {**_json_content("Errors"), **_text_content()},
-        ),
-        "Unreadable": _text_response("The body cannot be read or decoded."),
-        "Unauthorized": _response(
-            "The key is missing, unknown or expired.",
-            _text_content(),
-            {"WWW-Authenticate": _header("The scheme.", _STRING)},
-        ),
-        "Forbidden": _text_response(
-            "The role does not allow it, the server is read-only, or it is the default project."
-        ),
-        "NotFound": _text_response("There is no such project."),
-        "Conflict": _text_response("A project of this name exists, or other data forbid the change."),
-        "LengthRequired": _text_response("The body came without a length."),
-        "ContentTooLarge": _text_response("The body is larger than this server reads."),
-        "Unavailable": _response(
-            "The store is busy (then with Retry-After) or does not answer.",
-            _text_content(),
-            {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
-        ),
-        "Full": _text_response("The store has no room left."),
-    }
-
-
-def _links() -> Document:
-    """From a project to what can be done with it, by its id and by its name."""
-    return {
+    # From a project to what can be done with it, by its id and by its name.
+    project_links = {
         f"{operation_id}By{key.title()}": _link(operation_id, "project_identifier", f"/data/{key}")
         for operation_id in ("getProject", "updateProject", "deleteProject")
         for key in ("id", "name")
     }
+    next_page = _link("getProjects", "cursor", "/next_cursor")
+    retry_after = {"description": "Seconds.", "schema": {"type": "integer"}}
+    texts = {
+        "Unreadable": "The body cannot be read or decoded.",
+        "Unauthorized": "The key is missing, unknown or expired.",
+        "Forbidden": "The role does not allow it, the server is read-only, or it is the default project.",
+        "NotFound": "There is no such project.",
+        "Conflict": "A project of this name exists, or other data forbid the change.",
+        "LengthRequired": "The body came without a length.",
+        "ContentTooLarge": "The body is larger than this server reads.",
+        "Unavailable": "The store is busy (then with Retry-After) or does not answer.",
+        "Full": "The store has no room left.",
+    }
+    responses = {
+        "OneProject": _response(
+            "The project as it is now.", content=_json("OneProject"), links=project_links
+        ),
+        "Page": _response("A page of projects.", content=_json("Page"), links={"nextPage": next_page}),
+        "Deleted": _response("The project is gone."),
+        "Health": _response("The process runs.", content=_text({"const": "OK"})),
+        "Readiness": _response("The store answers.", content=_json("Empty")),
+        "Version": _response("Three integers.", content=_text(_schema("Version"))),
+        "Document": _response("This document.", content=_json("OpenAPI")),
+        "InvalidBody": _response("The body or some of its fields are not valid.", content=_json("Errors")),
+        "InvalidQuery": _response(
+            "Some parameters are not valid; text if it is the cursor.", content={**_json("Errors"), **_text()}
+        ),
+        **{name: _response(description, content=_text()) for name, description in texts.items()},
+    }
+    responses["Unauthorized"]["headers"]["WWW-Authenticate"] = _header("The scheme.", _STRING)
+    responses["Unavailable"]["headers"]["Retry-After"] = retry_after
+    return responses
 
 
 # The makers
 
 
-def _path(**operations: Any) -> Document:
-    options = {"summary": "Tell the methods", "responses": {"204": _reference("responses", "Methods")}}
-    return {**operations, "options": options}
-
-
-def _operation(operation_id: str, summary: str, answers: Sequence[str], **more: Any) -> Document:
+def _operation(operation_id: str, summary: str, answers: list[str], **more: Any) -> Document:
     """Return an operation; answers: for each, a status and a name in components/responses."""
     responses = {status: _reference("responses", name) for status, name in map(str.split, answers)}
     return {"operationId": operation_id, "summary": summary, **more, "responses": responses}
 
 
-def _query_parameter(name: str, description: str, schema: Document) -> Document:
+def _parameter(name: str, description: str, schema: Document) -> Document:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def _body(schema: str) -> Document:
-    return {"required": True, "content": _json_content(schema)}
+    return {"requestBody": {"required": True, "content": _json(schema)}}
 
 
-def _json_response(description: str, schema: str) -> Document:
-    return _response(description, _json_content(schema))
-
-
-def _text_response(description: str, schema: Document = _STRING) -> Document:
-    return _response(description, _text_content(schema))
-
-
-def _response(description: str, content: Document | None = None, headers: Document | None = None) -> Document:
-    response: Document = {
+def _response(description: str, content: Document | None = None, **more: Any) -> Document:
+    response = {
         "description": description,
-        "headers": {wire.VERSION_HEADER: _reference("headers", "Version"), **(headers or {})},
+        "headers": {wire.VERSION_HEADER: _reference("headers", "Version")},
     }
-    return response if content is None else {**response, "content": content}
+    return {**response, **more} if content is None else {**response, "content": content, **more}
 
 
-def _json_content(schema: str) -> Document:
+def _json(schema: str) -> Document:
     return {wire.JSON: {"schema": _schema(schema)}}
 
 
-def _text_content(schema: Document = _STRING) -> Document:
+def _text(schema: Document = _STRING) -> Document:
     return {"text/plain": {"schema": schema}}
 
 
@@ -282,11 +229,11 @@ def _reference(kind: str, name: str) -> Document:
     return {"$ref": f"#/components/{kind}/{name}"}
 
 
-def _object(required: Document, optional: Document | None = None) -> Document:
+def _object(required: Document, **optional: Document) -> Document:
     """Return the schema of an object with these properties and no others."""
     return {
         "type": "object",
-        "properties": {**required, **(optional or {})},
+        "properties": {**required, **optional},
         "required": list(required),
         "additionalProperties": False,
     }
