@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from typing import Callable, Optional, Union
 
-from . import wire
 from .wsgi import Environ, HTTPError, Request
 
 # What is protected: the paths that begin so. The others tell nothing of projects.
@@ -37,7 +36,7 @@ class Unauthorized(HTTPError):
     text: the body of the answer.
     """
 
-    def __init__(self, text: str = wire.INVALID_TOKEN) -> None:
+    def __init__(self, text: str = "Invalid token") -> None:
         super().__init__(401, text, [("WWW-Authenticate", 'Bearer realm="projects"')])
 
 
@@ -55,6 +54,6 @@ def authorize(request: Request, authenticate: Authenticate) -> None:
         raise Unauthorized
     role = Role(role)
     if role is Role.VIEWER and request.method not in ("GET", "HEAD"):
-        raise HTTPError(403, wire.VIEWERS_CANNOT)
+        raise HTTPError(403, "Viewers cannot perform this action.")
     if role is Role.MEMBER and request.method in ("PUT", "DELETE"):
-        raise HTTPError(403, wire.ONLY_ADMINS_CAN)
+        raise HTTPError(403, "Only admin or system users can perform this action.")

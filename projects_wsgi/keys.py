@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from . import wire
 from .auth import KeysError, Role, Unauthorized
 from .wsgi import Environ
 
@@ -27,10 +26,8 @@ logger = logging.getLogger("projects_wsgi")
 _CHECK_SECONDS = 1.0  # the least time between two looks at the file
 _LOCK_SECONDS = 5.0  # how long to wait for another writer
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
-_NAME_RULE = "must be 1 to 100 letters, digits and ._@-, and begin with a letter or a digit"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_NAME = "[A-Za-z0-9][A-Za-z0-9._@-]{0,99}"
+_LINE = re.compile(rf"\s*({_NAME})\s+(\w+)\s+([0-9a-f]{{64}})\s+(\S+)(?:\s+(\S+))?\s*")
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE | re.ASCII)
 
 # Phoenix's rule for an admin's key from the environment; the characters are those of a header.
@@ -54,11 +51,6 @@ class Key(NamedTuple):
         """Tell whether the last day of the key is over."""
         return self.expires is not None and self.expires < today()
 
-    def __str__(self) -> str:
-        """Return the line of the key in the file."""
-        fields = [self.name, self.role.value, self.digest, str(self.made)]
-        return " ".join(fields if self.expires is None else [*fields, str(self.expires)])
-
 
 def today() -> datetime.date:
     """Return today's date in UTC, which decides whether a key has expired."""
@@ -76,7 +68,14 @@ class KeyRing:
 
     def __init__(self, path: str | os.PathLike[str] | None, admin_secret: str | None = None) -> None:
         self._path = None if path is None else os.path.abspath(path)
-        self._admin_keys = [] if admin_secret is None else [_admin_key(admin_secret)]
+        self._admin_keys: list[Key] = []
+        if admin_secret is not None:
+            if not _SECRET.fullmatch(admin_secret):
+                raise ValueError(
+                    "the admin secret must have at least 32 characters, all of them visible ASCII,"
+                    " with a digit and a lower-case letter among them"
+                )
+            self._admin_keys.append(Key("admin-secret", Role.ADMIN, _digest(admin_secret), today(), None))
         self._next_look = 0.0
         self._seen = _state(self._path)
         self._keys = self._read()
@@ -92,7 +91,7 @@ class KeyRing:
         if key is None:
             raise Unauthorized
         if key.is_expired():
-            raise Unauthorized(wire.EXPIRED_TOKEN)
+            raise Unauthorized("Expired token")
         return key.role
 
     def _read_if_changed(self) -> None:
@@ -124,18 +123,16 @@ def read_keys(path: str | os.PathLike[str]) -> list[Key]:
         return _parse(_read_lines(path), path)
     except FileNotFoundError:
         raise KeysError(f"there is no keys file {path}; make one with: keys add NAME --role ROLE") from None
+    except OSError as error:
+        raise KeysError(f"cannot read the keys file {path}: {error.strerror}") from None
 
 
 def _read_lines(path: str | os.PathLike[str]) -> list[str]:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().splitlines()
-    except FileNotFoundError:
-        raise  # a file that is missing is no error to everybody
     except UnicodeDecodeError:
         raise KeysError(f"the keys file {path} is not text in UTF-8") from None
-    except OSError as error:
-        raise KeysError(f"cannot read the keys file {path}: {error.strerror}") from None
 
 
 def _parse(lines: Iterable[str], path: str | os.PathLike[str]) -> list[Key]:
@@ -145,40 +142,26 @@ def _parse(lines: Iterable[str], path: str | os.PathLike[str]) -> list[Key]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            key = _parse_line(line)
-            if not seen.isdisjoint((key.name, key.digest)):
+            match = _LINE.fullmatch(line)
+            if match is None:
+                raise ValueError("a key is: name role sha256 made [expires]")
+            name, role, digest, made, expires = match.groups()
+            if not seen.isdisjoint((name, digest)):
                 raise ValueError("an earlier line has the same name or key")
+            expiry = parse_day(expires) if expires else None
+            keys.append(Key(name, Role(role), digest, parse_day(made), expiry))
         except ValueError as error:
             raise KeysError(f"the keys file {path} is malformed in line {number}: {error}") from None
-        seen.update((key.name, key.digest))
-        keys.append(key)
+        seen.update((name, digest))
     return keys
-
-
-def _parse_line(line: str) -> Key:
-    fields = line.split()
-    if len(fields) not in (4, 5):
-        raise ValueError("a key is: name role sha256 made [expires]")
-    name, role, digest, made, *expires = fields
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"the name {_NAME_RULE}")
-    if not _DIGEST.fullmatch(digest):
-        raise ValueError("the SHA-256 is not 64 lower-case hexadecimal digits")
-    return Key(name, _role(role), digest, parse_day(made), parse_day(expires[0]) if expires else None)
-
-
-def _role(text: str) -> Role:
-    try:
-        return Role(text)
-    except ValueError:
-        raise ValueError(f"the role must be one of {', '.join(role.value for role in Role)}") from None
 
 
 def parse_day(text: str) -> datetime.date:
     """Return the date that is written as 2026-12-31. Raises ValueError."""
-    if _DAY.fullmatch(text):
-        with contextlib.suppress(ValueError):
-            return datetime.date.fromisoformat(text)
+    with contextlib.suppress(ValueError):
+        day = datetime.date.fromisoformat(text)
+        if str(day) == text:  # newer Pythons read other spellings as well
+            return day
     raise ValueError(f"{text!r} is not a date like 2026-12-31")
 
 
@@ -188,13 +171,15 @@ def add_key(path: str | os.PathLike[str], name: str, role: Role, expires: dateti
     path: the keys file, made if missing. expires: its last day, in UTC; None: it never expires.
     Raises KeysError if the name is taken or not valid, or the file cannot be changed.
     """
-    if not _NAME.fullmatch(name):
-        raise KeysError(f"the name {name!r} {_NAME_RULE}")
+    if not re.fullmatch(_NAME, name):
+        raise KeysError(
+            f"the name {name!r} must be 1 to 100 letters, digits and ._@-, and begin with a letter or a digit"
+        )
     key = secrets.token_urlsafe(32)
     with _changed(path) as lines:
         if any(other.name == name for other in _parse(lines, path)):
             raise KeysError(f"there is already a key named {name}; revoke it first, or choose another name")
-        lines.append(str(Key(name, role, _digest(key), today(), expires)))
+        lines.append(f"{name} {role.value} {_digest(key)} {today()} {expires or ''}".rstrip())
     return key
 
 
@@ -217,26 +202,26 @@ def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
     """
     path = os.path.realpath(path)
     new = f"{path}.new"
-    descriptor = _open_new(new)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            lines: list[str] = []
-            with contextlib.suppress(FileNotFoundError):
-                lines = _read_lines(path)
-            yield lines
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
-        if isinstance(error, OSError):
-            raise KeysError(f"cannot write the keys file {path}: {error.strerror}") from None
-        raise
+        descriptor = _open_new(new)
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                lines = _read_lines(path) if os.path.exists(path) else []
+                yield lines
+                file.writelines(f"{line}\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            raise
+    except OSError as error:
+        raise KeysError(f"cannot change the keys file {path}: {error.strerror}") from None
 
 
 def _open_new(path: str) -> int:
+    """Make a file as soon as there is none, and return its descriptor."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -248,17 +233,6 @@ def _open_new(path: str) -> int:
                     " if none is, remove it and try again"
                 ) from None
             time.sleep(0.02)
-        except OSError as error:
-            raise KeysError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _admin_key(secret: str) -> Key:
-    if not _SECRET.fullmatch(secret):
-        raise ValueError(
-            "the admin secret must have at least 32 characters, all of them visible ASCII,"
-            " with a digit and a lower-case letter among them"
-        )
-    return Key("admin-secret", Role.ADMIN, _digest(secret), today(), None)
 
 
 def _digest(key: str) -> str:

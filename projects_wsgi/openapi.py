@@ -141,7 +141,7 @@ def _schemas() -> Document:
 
 def _responses() -> Document:
     # From a project to what can be done with it, by its id and by its name.
-    project_links = {
+    links = {
         f"{operation_id}By{key.title()}": _link(operation_id, "project_identifier", f"/data/{key}")
         for operation_id in ("getProject", "updateProject", "deleteProject")
         for key in ("id", "name")
@@ -160,9 +160,7 @@ def _responses() -> Document:
         "Full": "The store has no room left.",
     }
     responses = {
-        "OneProject": _response(
-            "The project as it is now.", content=_json("OneProject"), links=project_links
-        ),
+        "OneProject": _response("The project as it is now.", content=_json("OneProject"), links=links),
         "Page": _response("A page of projects.", content=_json("Page"), links={"nextPage": next_page}),
         "Deleted": _response("The project is gone."),
         "Health": _response("The process runs.", content=_text({"const": "OK"})),
@@ -197,12 +195,9 @@ def _body(schema: str) -> Document:
     return {"requestBody": {"required": True, "content": _json(schema)}}
 
 
-def _response(description: str, content: Document | None = None, **more: Any) -> Document:
-    response = {
-        "description": description,
-        "headers": {wire.VERSION_HEADER: _reference("headers", "Version")},
-    }
-    return {**response, **more} if content is None else {**response, "content": content, **more}
+def _response(description: str, **more: Any) -> Document:
+    headers = {wire.VERSION_HEADER: _reference("headers", "Version")}
+    return {"description": description, "headers": headers, **more}
 
 
 def _json(schema: str) -> Document:

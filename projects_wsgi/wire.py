@@ -39,12 +39,6 @@ JSON = "application/json"
 
 DEFAULT_LIMIT = 100
 
-# The texts of 401 and 403.
-INVALID_TOKEN = "Invalid token"
-EXPIRED_TOKEN = "Expired token"
-VIEWERS_CANNOT = "Viewers cannot perform this action."
-ONLY_ADMINS_CAN = "Only admin or system users can perform this action."
-
 # Phoenix decodes with Python's own recursion limit of 1,000, of which its frames take a few.
 MAX_NESTING = 900
 
