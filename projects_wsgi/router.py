@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Callable
 
 from .wsgi import HTTPError, Response
@@ -13,26 +14,20 @@ Handler = Callable[..., Response]
 class Router:
     """Finds the handler of a request.
 
-    routes: for each path its methods, for each method its handler. A path that ends in "{name}" is a
-        prefix: the rest of a path is the identifier, slashes included. HEAD has the handler of GET,
-        and every path answers OPTIONS.
+    routes: for each path the handler of each method, GET among them; HEAD has the same, and every path
+        answers OPTIONS. A path that ends in "{name}" is a prefix: the rest of a path is the identifier,
+        slashes included.
     """
 
     def __init__(self, routes: Mapping[str, Mapping[str, Handler]]) -> None:
         self._exact: dict[str, dict[str, Handler]] = {}
-        self._prefixes: list[tuple[str, dict[str, Handler]]] = []
+        self._prefixes: dict[str, dict[str, Handler]] = {}
         for path, methods in routes.items():
-            handlers: dict[str, Handler] = {}
-            for method, handler in methods.items():
-                handlers[method] = handler
-                if method == "GET":
-                    handlers["HEAD"] = handler
-            handlers["OPTIONS"] = _answer_options(", ".join([*handlers, "OPTIONS"]))
+            handlers = {"GET": methods["GET"], "HEAD": methods["GET"], **methods}
+            handlers["OPTIONS"] = partial(_answer_options, ", ".join([*handlers, "OPTIONS"]))
             prefix, brace, _ = path.partition("{")
-            if brace:
-                self._prefixes.append((prefix, handlers))
-            else:
-                self._exact[path] = handlers
+            group = self._prefixes if brace else self._exact
+            group[prefix] = handlers
 
     def match(self, method: str, path: str) -> tuple[Handler, str | None]:
         """Return the handler of a request, and the identifier in its path; None if the path has none.
@@ -42,7 +37,7 @@ class Router:
         handlers = self._exact.get(path)
         identifier = None
         if handlers is None:
-            for prefix, candidates in self._prefixes:
+            for prefix, candidates in self._prefixes.items():
                 if path.startswith(prefix):
                     handlers = candidates
                     identifier = path[len(prefix) :]
@@ -55,8 +50,5 @@ class Router:
         return handler, identifier
 
 
-def _answer_options(allow: str) -> Handler:
-    def answer(*_: object) -> Response:
-        return Response(204, headers=[("Allow", allow)])
-
-    return answer
+def _answer_options(allow: str, *_: object) -> Response:
+    return Response(204, headers=[("Allow", allow)])
