@@ -19,6 +19,11 @@ def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
 
     phoenix_version: that of the Phoenix whose API it is. needs_key: whether paths under /v1/ need a key.
     """
+    version = {
+        "description": "The Phoenix whose API this is.",
+        "required": True,
+        "schema": _schema("Version"),
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -32,7 +37,7 @@ def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
         "components": {
             "schemas": {**_schemas(), "Version": {"const": phoenix_version}},
             "responses": _responses(),
-            "headers": {"Version": _header("The version of Phoenix whose API this is.", _schema("Version"))},
+            "headers": {"Version": version},
             **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if needs_key else {}),
         },
     }
@@ -71,38 +76,30 @@ def _paths(needs_key: bool) -> Document:
     item: Document = {
         "get": _operation("getProject", "Get a project", ["200 OneProject", "404 NotFound", *reading]),
         "put": _operation(
-            "updateProject",
-            "Set the description of a project",
-            ["404 NotFound", *with_body],
-            **_body("ProjectToUpdate"),
+            "updateProject", "Set a description", ["404 NotFound", *with_body], **_body("ProjectToUpdate")
         ),
-        "delete": _operation(
-            "deleteProject",
-            "Delete a project and all data that belong to it",
-            ["204 Deleted", "404 NotFound", *writing],
-        ),
+        "delete": _operation("deleteProject", "Delete a project", ["204 Deleted", "404 NotFound", *writing]),
     }
     if needs_key:
         for operation in (*collection.values(), *item.values()):
             operation["security"] = [{"key": []}]
             operation["responses"]["401"] = _reference("responses", "Unauthorized")
-            operation["responses"]["403"] = _reference("responses", "Forbidden")
-    health = _operation("getHealth", "Tell that the process runs", ["200 Health"])
-    readiness = _operation("getReadiness", "Tell whether the store answers", ["200 Readiness", *reading])
-    version = _operation("getPhoenixVersion", "Tell the version of Phoenix", ["200 Version"])
-    document = _operation("getOpenAPI", "Get this document", ["200 Document"])
     return {
         "/v1/projects": collection,
         "/v1/projects/{project_identifier}": {"parameters": [identifier], **item},
-        "/healthz": {"get": health},
-        "/readyz": {"get": readiness},
-        "/arize_phoenix_version": {"get": version},
-        "/openapi.json": {"get": document},
+        "/healthz": {"get": _operation("getHealth", "Tell that the process runs", ["200 Health"])},
+        "/readyz": {"get": _operation("getReadiness", "Ping the store", ["200 Readiness", *reading])},
+        "/arize_phoenix_version": {
+            "get": _operation(
+                "getPhoenixVersion", "Get the version of Phoenix whose API this is", ["200 Version"]
+            )
+        },
+        "/openapi.json": {"get": _operation("getOpenAPI", "Get this document", ["200 Document"])},
     }
 
 
 def _schemas() -> Document:
-    name = {"type": "string", "minLength": 1, "description": "Unique and case-sensitive."}
+    name = {"type": "string", "minLength": 1, "description": "Unique, case-sensitive, and not like an id."}
     error = _object(
         {
             "type": {"enum": sorted(wire.VALIDATION_MESSAGES)},
@@ -120,19 +117,12 @@ def _schemas() -> Document:
         "Page": _object({"data": {"type": "array", "items": _schema("Project")}, "next_cursor": next_cursor}),
         "ProjectToCreate": {
             "type": "object",
-            "properties": {
-                "name": {**name, "description": "Unique and case-sensitive; it must not read as an id."},
-                "description": _STRING_OR_NULL,
-            },
+            "properties": {"name": name, "description": _STRING_OR_NULL},
             "required": ["name"],
             "examples": [{"name": "my agent", "description": "first steps"}],
         },
         # A description of null, or none, leaves it as it is.
-        "ProjectToUpdate": {
-            "type": "object",
-            "properties": {"description": _STRING_OR_NULL},
-            "examples": [{"description": "second steps"}],
-        },
+        "ProjectToUpdate": {"type": "object", "properties": {"description": _STRING_OR_NULL}},
         "Errors": _object({"detail": {"type": "array", "minItems": 1, "items": error}}),
         "Empty": _object({}),
         "OpenAPI": {"type": "object"},
@@ -147,6 +137,7 @@ def _responses() -> Document:
         for key in ("id", "name")
     }
     next_page = _link("getProjects", "cursor", "/next_cursor")
+    scheme = {"description": "The scheme.", "required": True, "schema": _STRING}
     retry_after = {"description": "Seconds.", "schema": {"type": "integer"}}
     texts = {
         "Unreadable": "The body cannot be read or decoded.",
@@ -162,7 +153,7 @@ def _responses() -> Document:
     responses = {
         "OneProject": _response("The project as it is now.", content=_json("OneProject"), links=links),
         "Page": _response("A page of projects.", content=_json("Page"), links={"nextPage": next_page}),
-        "Deleted": _response("The project is gone."),
+        "Deleted": _response("The project is gone, and all data that belong to it."),
         "Health": _response("The process runs.", content=_text({"const": "OK"})),
         "Readiness": _response("The store answers.", content=_json("Empty")),
         "Version": _response("Three integers.", content=_text(_schema("Version"))),
@@ -173,12 +164,9 @@ def _responses() -> Document:
         ),
         **{name: _response(description, content=_text()) for name, description in texts.items()},
     }
-    responses["Unauthorized"]["headers"]["WWW-Authenticate"] = _header("The scheme.", _STRING)
+    responses["Unauthorized"]["headers"]["WWW-Authenticate"] = scheme
     responses["Unavailable"]["headers"]["Retry-After"] = retry_after
     return responses
-
-
-# The makers
 
 
 def _operation(operation_id: str, summary: str, answers: list[str], **more: Any) -> Document:
@@ -206,10 +194,6 @@ def _json(schema: str) -> Document:
 
 def _text(schema: Document = _STRING) -> Document:
     return {"text/plain": {"schema": schema}}
-
-
-def _header(description: str, schema: Document) -> Document:
-    return {"description": description, "required": True, "schema": schema}
 
 
 def _link(operation_id: str, parameter: str, pointer: str) -> Document:
