@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any, Callable, NamedTuple
 
 Environ = dict[str, Any]
@@ -12,26 +13,9 @@ WSGIApplication = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 TEXT = "text/plain; charset=utf-8"
 
-# Reason phrases of RFC 9110, 6585 and 4918, the same on every Python (http.HTTPStatus changes some).
-_STATUS_LINES = {
-    200: "200 OK",
-    204: "204 No Content",
-    400: "400 Bad Request",
-    401: "401 Unauthorized",
-    403: "403 Forbidden",
-    404: "404 Not Found",
-    405: "405 Method Not Allowed",
-    408: "408 Request Timeout",
-    409: "409 Conflict",
-    411: "411 Length Required",
-    413: "413 Content Too Large",
-    414: "414 URI Too Long",
-    422: "422 Unprocessable Content",
-    431: "431 Request Header Fields Too Large",
-    500: "500 Internal Server Error",
-    503: "503 Service Unavailable",
-    507: "507 Insufficient Storage",
-}
+# RFC 9110's reason phrases; http.HTTPStatus had others for three statuses before Python 3.13.
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_STATUS_LINES |= {413: "413 Content Too Large", 414: "414 URI Too Long", 422: "422 Unprocessable Content"}
 
 
 class Response(NamedTuple):
@@ -45,9 +29,7 @@ class Response(NamedTuple):
     body: bytes = b""
     headers: Headers = ()
 
-    def send(
-        self, start_response: StartResponse, common_headers: Headers = (), with_body: bool = True
-    ) -> list[bytes]:
+    def send(self, start_response: StartResponse, common_headers: Headers, with_body: bool) -> list[bytes]:
         """Start the response and return what the server has to send.
 
         common_headers: those that every answer carries.
@@ -63,29 +45,18 @@ class Response(NamedTuple):
 
 
 class HTTPError(Exception):
-    """A request that cannot be answered as asked; it carries the answer that says so.
+    """A request that cannot be answered as asked; ``response``, made of the parameters, says so."""
 
-    status, headers, content_type: those of the answer.
-    body: that of the answer; a str is sent as UTF-8.
-
-    response: the answer.
-    """
-
-    def __init__(
-        self, status: int, body: str | bytes, headers: Headers = (), content_type: str = TEXT
-    ) -> None:
-        super().__init__(status, body)
-        if isinstance(body, str):
-            body = body.encode()
-        self.response = Response(status, content_type, body, headers)
+    def __init__(self, status: int, text: str, headers: Headers = (), content_type: str = TEXT) -> None:
+        super().__init__(status, text)
+        self.response = Response(status, content_type, text.encode(), headers)
 
 
 class Request:
     """One request, read from its environ.
 
-    method: as it came.
-    path: below the prefix at which the application is mounted; bytes that are not UTF-8 are U+FFFD,
-    slashes at its start are one.
+    path: below the application's prefix; bytes that are not UTF-8 are U+FFFD, slashes at its start
+        count as one.
     Raises HTTPError (400) for a path that is not as PEP 3333 has it.
     """
 
@@ -107,8 +78,7 @@ class Request:
     @property
     def content_type(self) -> str:
         """The Content-Type as it came; "" if none did."""
-        content_type: str = self.environ.get("CONTENT_TYPE", "")
-        return content_type
+        return str(self.environ.get("CONTENT_TYPE", ""))
 
     def read_body(self, max_size: int) -> bytes:
         """Return the body.
@@ -120,7 +90,12 @@ class Request:
         environ = self.environ
         content_length = environ.get("CONTENT_LENGTH", "")
         if content_length:
-            size = _parse_length(content_length, max_size)
+            if not (content_length.isascii() and content_length.isdigit()):
+                raise HTTPError(400, "Content-Length is not a number")
+            # int() refuses thousands of digits; the first 18 are more than any size that is allowed.
+            size = int(content_length.lstrip("0")[:18] or "0")
+            if size > max_size:
+                raise _too_large(max_size)
             body = _read(environ["wsgi.input"], size)
             if len(body) < size:
                 raise HTTPError(400, f"The body ended after {len(body)} of {size} bytes")
@@ -150,16 +125,6 @@ def _decode(name: str, value: str) -> str:
         raise HTTPError(
             400, f"The server breaks PEP 3333: {name} holds characters above U+00FF, which are not bytes"
         ) from None
-
-
-def _parse_length(content_length: str, max_size: int) -> int:
-    if not (content_length.isascii() and content_length.isdigit()):
-        raise HTTPError(400, "Content-Length is not a number")
-    digits = content_length.lstrip("0") or "0"
-    # int() refuses a number of thousands of digits; no allowed size has 18.
-    if len(digits) >= 18 or int(digits) > max_size:
-        raise _too_large(max_size)
-    return int(digits)
 
 
 def _read(stream: Any, size: int) -> bytes:

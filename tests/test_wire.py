@@ -294,6 +294,8 @@ UNREADABLE = (400, "There was an error parsing the body")
         ('{"x":1e5,"name":1E+999}', 16, "Expecting a finite number"),
         ('{"x":' + "9" * 400 + ',"y":-1.5e999}', 410, "Expecting a finite number"),
         ("\n NaN", 2, "Expecting a finite number"),
+        ("[0.0001e309,-1e309,1e309]", 12, "Expecting a finite number"),
+        ('["1e309", 0.0001e309, 1e309]', 22, "Expecting a finite number"),
     ],
 )
 def test_what_is_not_json_says_where_and_why(body: str, position: int, message: str) -> None:

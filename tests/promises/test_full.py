@@ -15,7 +15,7 @@ from projects_wsgi import SQLiteStore, StoreFull, make_app
 from ..support.databases import connect, names
 
 SIZE = 200_000
-TEXT = "The database is full. Nothing was changed; delete projects or make room for it, then try again"
+TEXT = "The database is full. Nothing was changed; make room, then try again"
 
 
 def fill(app: webtest.TestApp) -> list[str]:

@@ -18,7 +18,7 @@ from ..support.databases import connect, names
 from ..support.process import refusal
 from .test_upgrade import SCHEMAS, VERSION
 
-TEXT = "This server is read-only: projects cannot be created, changed or deleted here"
+TEXT = "This server is read-only: nothing can be created, changed or deleted"
 
 
 @pytest.fixture
