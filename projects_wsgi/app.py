@@ -18,9 +18,8 @@ class ProjectsApp:
     """The projects API of Phoenix as a WSGI callable over a store; see make_app, which makes it.
 
     store: where the projects are, for the host's own use as well.
-    common_headers: the headers of every answer.
     needs_key: whether the OpenAPI document says that /v1/ needs a key.
-    The other parameters are those of make_app, which checks them.
+    The other parameters are those of make_app, which checks them. common_headers: those of every answer.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
     """
@@ -83,8 +82,6 @@ class ProjectsApp:
         is_head = environ.get("REQUEST_METHOD") == "HEAD"
         return response.send(start_response, self.common_headers, with_body=not is_head)
 
-    # /v1/projects
-
     def list_projects(self, request: Request) -> Response:
         """Answer with a page of projects, newest first."""
         page = wire.parse_page_parameters(request.query, self.max_page_size)
@@ -98,8 +95,6 @@ class ProjectsApp:
         name, description = wire.parse_create(body, request.content_type)
         project = self.store.create(name, description)
         return Response(200, wire.JSON, wire.render_project(project[:3]))
-
-    # /v1/projects/{project_identifier}
 
     def get_project(self, _: Request, identifier: str) -> Response:
         """Answer with the project of an id or a name."""
@@ -120,8 +115,6 @@ class ProjectsApp:
     def refuse_write(self, *_: object) -> Response:
         """Refuse a change in read-only mode, before its body is read."""
         raise StoreReadOnly
-
-    # The other routes
 
     def get_health(self, _: Request) -> Response:
         """Answer that the process runs."""

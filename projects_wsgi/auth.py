@@ -7,9 +7,6 @@ from typing import Callable, Optional, Union
 
 from .wsgi import Environ, HTTPError, Request
 
-# What is protected: the paths that begin so. The others tell nothing of projects.
-_PROTECTED_PREFIX = "/v1/"
-
 
 class Role(str, enum.Enum):
     """What somebody may do: a viewer reads, a member also creates, an admin does everything.
@@ -31,10 +28,7 @@ class KeysError(Exception):
 
 
 class Unauthorized(HTTPError):
-    """A request without a valid key (401).
-
-    text: the body of the answer.
-    """
+    """A request without a valid key (401); text is the body of the answer."""
 
     def __init__(self, text: str = "Invalid token") -> None:
         super().__init__(401, text, [("WWW-Authenticate", 'Bearer realm="projects"')])
@@ -43,11 +37,11 @@ class Unauthorized(HTTPError):
 def authorize(request: Request, authenticate: Authenticate) -> None:
     """Return if a request is allowed; the rest of it, and its body, are not looked at.
 
-    authenticate: called for every path under /v1/; the other paths are open.
+    authenticate: called for every path under /v1/; the others are open, and tell nothing of projects.
     Raises HTTPError: 401 if the sender is not known, 403 if the role does not allow the method.
     Raises ValueError for a role that there is not, and whatever authenticate raises.
     """
-    if not request.path.startswith(_PROTECTED_PREFIX):
+    if not request.path.startswith("/v1/"):
         return
     role = authenticate(request.environ)
     if role is None:

@@ -172,9 +172,7 @@ def add_key(path: str | os.PathLike[str], name: str, role: Role, expires: dateti
     Raises KeysError if the name is taken or not valid, or the file cannot be changed.
     """
     if not re.fullmatch(_NAME, name):
-        raise KeysError(
-            f"the name {name!r} must be 1 to 100 letters, digits and ._@-, and begin with a letter or a digit"
-        )
+        raise KeysError(f"the name {name!r} must be 1 to 100 letters, digits and, not at its start, ._@-")
     key = secrets.token_urlsafe(32)
     with _changed(path) as lines:
         if any(other.name == name for other in _parse(lines, path)):
@@ -229,8 +227,7 @@ def _open_new(path: str) -> int:
         except FileExistsError:
             if time.monotonic() > deadline:
                 raise KeysError(
-                    f"{path} exists: another process is changing the keys, or was stopped while it did;"
-                    " if none is, remove it and try again"
+                    f"{path} exists: another process is changing the keys; if not, remove it and try again"
                 ) from None
             time.sleep(0.02)
 
@@ -241,10 +238,8 @@ def _digest(key: str) -> str:
 
 def _state(path: str | None) -> object:
     """Return what changes when a file does; None if there is none."""
-    if path is None:
-        return None
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    if path is not None:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            return status.st_mtime_ns, status.st_size, status.st_ino
+    return None
