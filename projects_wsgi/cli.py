@@ -14,7 +14,6 @@ from .auth import KeysError, Role
 from .commands import PROGRAM
 from .model import StoreError
 from .options import DATABASE, KEYS, OPTIONS, Option
-from .signals import Signals
 
 DEFAULT_KEYS = "projects.keys"
 # Named as in Phoenix. Its value is the key of an admin; when it is set, every request needs a key.
@@ -33,19 +32,18 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     Returns the exit status: 2 after an error that the user can correct, which is printed in one line;
     130 when a signal ended the command, but 0 when it ended the server.
     """
-    signals = Signals()
+    commands.catch_signals()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may not be in its encoding
             stream.reconfigure(errors="backslashreplace")
     settings = parse_settings(arguments, os.environ if environ is None else environ)
-    settings.signals = signals
     try:
-        signals.start_raising()
+        if settings.run is not _serve:  # which releases them when it is ready to stop
+            commands.hold_signals(False)
         status = _run(settings)
-        signals.stop_raising()
+        commands.hold_signals()
     except KeyboardInterrupt:
-        status = 0 if settings.run is _serve else 130
-    signals.ignore()
+        status = 130
     return status
 
 
@@ -60,7 +58,7 @@ def _run(settings: argparse.Namespace) -> int:
 def _serve(settings: argparse.Namespace) -> None:
     values = {option.name: getattr(settings, option.name) for option in OPTIONS}
     database = values.pop(DATABASE.name)
-    commands.serve(database, signals=settings.signals, admin_secret=settings.admin_secret, **values)
+    commands.serve(database, admin_secret=settings.admin_secret, **values)
 
 
 def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:

@@ -8,22 +8,44 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from . import make_app
 from .auth import Role
 from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
-from .signals import Signals
 from .storage.sqlite import upkeep
 
 PROGRAM = "projects-wsgi"
 _POLL_SECONDS = 0.1  # how often the server checks whether it must stop
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class CommandError(Exception):
     """A command cannot be run. The text is one line that tells the user why, or what to do."""
+
+
+def catch_signals() -> None:
+    """Hold SIGINT and SIGTERM until they are released; then the first one raises KeyboardInterrupt."""
+    hold_signals()
+    for number in _SIGNALS:  # SIGINT as well: a shell starts background jobs with SIGINT ignored
+        signal.signal(number, _interrupt)
+
+
+def hold_signals(is_held: bool = True) -> None:
+    """Hold signals, or release them. Those that are held when the process ends change nothing."""
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK if is_held else signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _interrupt(*_: object) -> None:
+    hold_signals()
+    for number in _SIGNALS:  # the other one may have come already
+        signal.signal(number, lambda *_: None)
+    raise KeyboardInterrupt
 
 
 def serve(
@@ -33,7 +55,6 @@ def serve(
     port: int,
     timeout: float,
     quiet: bool,
-    signals: Signals,
     **options: Any,
 ) -> None:
     """Serve the projects over HTTP until a signal comes.
@@ -56,15 +77,16 @@ def serve(
             server = Server(host, port, app, timeout=timeout, headers=app.common_headers)
         except (OSError, UnicodeError) as error:
             raise CommandError(_explain(error, host, port)) from None
-        # From here on, a signal only ends the wait, so that shutdown() always follows the start.
-        signals.stop_raising()
         with server:
             threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
             if not (server.is_local or options.get("keys") or options.get("admin_secret")):
                 _warn_of_strangers("read" if options.get("read_only") else "change")
             where = database if database == ":memory:" else os.path.abspath(database)
             print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
-            signals.wait()
+            with contextlib.suppress(KeyboardInterrupt):
+                hold_signals(False)
+                while True:
+                    time.sleep(60)
             server.shutdown()
 
 

@@ -123,6 +123,30 @@ def test_a_signal_at_any_moment_ends_another_command_with_130(tmp_path: Path) ->
     assert statuses == [130] * count + [0] * (len(statuses) - count)
 
 
+@pytest.mark.parametrize(("command", "status"), [("serve", 0), ("check", 130)])
+def test_signals_change_nothing_until_the_process_has_ended(
+    tmp_path: Path, command: str, status: int
+) -> None:
+    SQLiteStore(tmp_path / "projects.db").close()
+    program = """
+import os, signal, sys
+from projects_wsgi.cli import main
+
+class Last:
+    def __del__(self, kill=os.kill, arguments=(os.getpid(), signal.SIGTERM)):
+        kill(*arguments)
+
+last = Last()  # deleted with the module, when Python has taken its handlers back
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the command takes it
+os.kill(os.getpid(), signal.SIGINT)
+os.environ["PROJECTS_WSGI_PORT"] = "0"
+sys.exit(main(sys.argv[1:]))
+"""
+    line = [sys.executable, "-W", "error", "-c", program, command]
+    result = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, timeout=30)
+    assert (result.returncode, result.stderr) == (status, b"")
+
+
 def test_a_project_is_still_there_after_a_restart(tmp_path: Path) -> None:
     for expected in (200, 409):
         with running_server("--db", "kept.db", cwd=tmp_path) as process:

@@ -40,9 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "auth": {"wsgi"},
     "keys": {"auth", "wsgi"},
     "": {"app", "auth", "keys", "model", "options", "storage", "storage.sqlite", "wire"},
-    "signals": set(),
-    "commands": {"", "auth", "keys", "server", "signals", "storage.sqlite.upkeep"},
-    "cli": {"", "auth", "commands", "model", "options", "signals"},
+    "commands": {"", "auth", "keys", "server", "storage.sqlite.upkeep"},
+    "cli": {"", "auth", "commands", "model", "options"},
     "testing": {"", "server"},
     "__main__": {"cli"},
 }
