@@ -5,16 +5,15 @@ make_app, the store, the command line, the environment variables and the README'
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
-_FLAGS = {
-    **dict.fromkeys(("1", "true", "yes", "on"), True),
-    **dict.fromkeys(("0", "false", "no", "off"), False),
-}
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
 
 
 class Option(NamedTuple):
-    """One option. It can check a value given in Python, and parse one given as text.
+    """One option. It can check a number given in Python, and parse a value given as text.
 
     name: as in Python; max_page_size is --max-page-size on the command line.
     kind: the type of its value: str, int, float (seconds, always above 0) or bool.
@@ -42,9 +41,33 @@ class Option(NamedTuple):
         """The environment variable that is used if the option is not on the command line."""
         return f"PROJECTS_WSGI_{self.name.upper()}"
 
-    @property
-    def expected(self) -> str:
-        """What a value must be, as the end of a message."""
+    def check(self, value: object) -> None:
+        """Raise ValueError, which says what the option must be, unless it is a number that is allowed."""
+        if not (self._accepts(value) or (value is None and self.default is None)):
+            raise ValueError(f"{self.name} must be {self._expected()}, not {value!r}")
+
+    def parse(self, text: str) -> Any:
+        """Return the value of a text. Raises ValueError, which says what the text must be."""
+        if self.kind is str and text:
+            return text
+        if self.kind is bool and text.lower() in _TRUE + _FALSE:
+            return text.lower() in _TRUE
+        # int() alone would accept blanks, underscores and the digits of other scripts.
+        if self.kind is float or (self.kind is int and text.isascii() and text.isdigit()):
+            with contextlib.suppress(ValueError):
+                value = self.kind(text)
+                if self._accepts(value):
+                    return value
+        raise ValueError(f"{text!r} is not {self._expected()}")
+
+    def _accepts(self, value: Any) -> bool:
+        # A bool is an int in Python. NaN fails every comparison.
+        if isinstance(value, bool) or not isinstance(value, (int, float if self.kind is float else int)):
+            return False
+        is_large_enough = value > 0 if self.kind is float else value >= self.minimum
+        return is_large_enough and (self.maximum is None or value <= self.maximum)
+
+    def _expected(self) -> str:
         if self.kind is bool:
             return "true or false"
         if self.kind is str:
@@ -54,42 +77,6 @@ class Option(NamedTuple):
         if self.maximum is None:
             return f"an integer of at least {self.minimum}"
         return f"an integer from {self.minimum} to {self.maximum}"
-
-    def check(self, value: object) -> None:
-        """Raise ValueError, which says what the option must be, unless the value is allowed."""
-        if not (self._accepts(value) or (value is None and self.default is None)):
-            raise ValueError(f"{self.name} must be {self.expected}, not {value!r}")
-
-    def parse(self, text: str) -> Any:
-        """Return the value of a text. Raises ValueError, which says what the text must be."""
-        value = _parse(self.kind, text)
-        if not self._accepts(value):
-            raise ValueError(f"{text!r} is not {self.expected}")
-        return value
-
-    def _accepts(self, value: Any) -> bool:
-        if self.kind is bool:
-            return isinstance(value, bool)
-        if self.kind is str:
-            return isinstance(value, str) and value != ""
-        # A bool is an int in Python. NaN fails every comparison.
-        if isinstance(value, bool) or not isinstance(value, (int, float) if self.kind is float else int):
-            return False
-        is_large_enough = value > 0 if self.kind is float else value >= self.minimum
-        return is_large_enough and (self.maximum is None or value <= self.maximum)
-
-
-def _parse(kind: type, text: str) -> Any:
-    """Return the value of a text, or None if it has none."""
-    if kind is bool:
-        return _FLAGS.get(text.lower())
-    # int() alone would accept blanks, underscores and the digits of other scripts.
-    if kind is int and not (text.isascii() and text.isdigit()):
-        return None
-    try:
-        return kind(text)
-    except ValueError:
-        return None
 
 
 DATABASE = Option(
@@ -108,21 +95,12 @@ MAX_DATABASE_SIZE = Option(
     "the largest database file, in bytes; a change that needs a larger one gets 507",
     minimum=65_536,  # a new file takes half of this
 )
+# The official clients give up after 30 seconds.
 BUSY_TIMEOUT = Option(
-    "busy_timeout",
-    float,
-    5,
-    "how long a request waits while others write to the database; then it gets 503",
-    "SECONDS",
-    maximum=25,  # the official clients give up after 30
+    "busy_timeout", float, 5, "how long a request waits for writers; then it gets 503", "SECONDS", maximum=25
 )
 TIMEOUT = Option(
-    "timeout",
-    float,
-    30,
-    "how long a connection may be idle, and how long a request may take to arrive",
-    "SECONDS",
-    maximum=86_400,
+    "timeout", float, 30, "how long a client may be idle or take to send a request", "SECONDS", maximum=86_400
 )
 KEYS = Option("keys", str, None, "the keys file; without one, everybody may do everything", "FILE")
 READ_ONLY = Option("read_only", bool, False, "answer every change with 403")

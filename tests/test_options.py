@@ -9,7 +9,6 @@ import pytest
 
 from projects_wsgi.options import (
     BUSY_TIMEOUT,
-    HOST,
     KEYS,
     MAX_DATABASE_SIZE,
     MAX_PAGE_SIZE,
@@ -22,7 +21,10 @@ from projects_wsgi.options import (
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_default_passes_its_own_check(option: Option) -> None:
-    option.check(option.default)
+    if option.kind in (int, float):
+        option.check(option.default)
+    elif option.default is not None:
+        assert option.parse(str(option.default)) == option.default
 
 
 @pytest.mark.parametrize(
@@ -32,13 +34,10 @@ def test_every_default_passes_its_own_check(option: Option) -> None:
         (MAX_PAGE_SIZE, [1, 2**80]),
         (MAX_DATABASE_SIZE, [65_536, None]),
         (BUSY_TIMEOUT, [0.001, 1, 25, 25.0]),
-        (HOST, ["x"]),
-        (KEYS, ["x", None]),
-        (READ_ONLY, [True, False]),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_values_within_the_bounds_pass(option: Option, values: list[Any]) -> None:
+def test_numbers_within_the_bounds_pass(option: Option, values: list[Any]) -> None:
     for value in values:
         option.check(value)
 
@@ -52,10 +51,8 @@ SECONDS = "a number of seconds above 0 and at most 25"
     [
         (PORT, "an integer from 0 to 65535", [-1, 65_536, 80.0, "80", True, None]),
         (MAX_PAGE_SIZE, INTEGERS, [0, -1, 1.0, True, None, "1", float("inf")]),
-        (MAX_DATABASE_SIZE, "an integer of at least 65536", [65_535, 0, False, 1e9]),
+        (MAX_DATABASE_SIZE, "an integer of at least 65536", [65_535, 0, False, 1e9, ""]),
         (BUSY_TIMEOUT, SECONDS, [0, -1, 25.001, 26, float("nan"), float("inf"), True, None, "5"]),
-        (HOST, "a text of at least one character", ["", b"x", 1, None]),
-        (READ_ONLY, "true or false", [0, 1, "no", None]),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
