@@ -11,6 +11,7 @@ import re
 
 from .app import ProjectsApp
 from .auth import Authenticate, KeysError, Role
+from .keys import KeyRing
 from .model import (
     ChangeForbidden,
     DefaultProjectProtected,
@@ -73,32 +74,19 @@ def make_app(
     authenticate: Authenticate | None = None,
     phoenix_version: str = PHOENIX_VERSION,
 ) -> ProjectsApp:
-    """Return the projects API as a WSGI callable.
+    """Return the projects API as a WSGI callable, whose ``store`` is for the host's own use.
 
-    database: the path of an SQLite file, created if missing; ":memory:"; or a Store.
+    database: the path of an SQLite file, ":memory:" or a Store.
     max_page_size: rows, > 0; the longest page, whatever limit a client asks for.
     max_body_size: bytes, > 0; a longer body is answered with 413, unread.
-    busy_timeout: seconds, > 0 and <= 25; how long a request waits while others write to the
-        database, before it is answered with 503.
-    max_database_size: bytes, >= 65,536; a change that needs a larger file is answered with 507.
-        None: only the disk sets a limit.
-    on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
-        the change, after the commit, whether the change came through the API or the store. What it
-        raises is logged and changes nothing.
-    read_only: whether every change is answered with 403. The database is then opened for reading
-        only, and is neither created nor upgraded; a Store is used as it is.
-    keys: the path of a keys file, see keys.py: who may do what. None: everybody may do everything.
-    admin_secret: one more key of an admin: at least 32 characters, with a digit and a lower-case
-        letter.
+    busy_timeout, max_database_size, on_change: see SQLiteStore; a Store has its own.
+    read_only: whether every change is answered with 403. An SQLite file is then opened for reading only.
+    keys, admin_secret: see KeyRing. Without both, and without authenticate, everybody may do everything.
     authenticate: the host's own check, instead of keys: takes the environ, returns "viewer",
         "member", "admin", or None for a stranger. Whatever it raises, nobody is let in.
-    phoenix_version: the Phoenix version to report, three integers; clients look at it to decide
-        which features they use.
+    phoenix_version: the Phoenix version to report, three integers; clients choose features by it.
     Raises StoreUnavailable or StoreBusy when the database cannot be opened; KeysError when the keys
-    cannot be read; TypeError or ValueError for a wrong argument, before anything is opened, and for
-    options of the database beside a Store, which has its own.
-
-    The callable's ``store`` is the store, for the host's own use.
+    cannot be read; TypeError or ValueError for a wrong argument, before anything is opened.
     """
     MAX_PAGE_SIZE.check(max_page_size)
     MAX_BODY_SIZE.check(max_body_size)
@@ -108,8 +96,6 @@ def make_app(
     if needs_key:
         if authenticate is not None:
             raise TypeError("give either keys and admin_secret, or authenticate")
-        from .keys import KeyRing  # takes 7 ms, which an app without keys need not spend
-
         authenticate = KeyRing(keys, admin_secret)
     if isinstance(database, (str, os.PathLike)):
         store = open_store(
@@ -119,14 +105,12 @@ def make_app(
             on_change=on_change,
             read_only=read_only,
         )
-    elif isinstance(database, Store):
-        if (busy_timeout, max_database_size, on_change) != (BUSY_TIMEOUT.default, None, None):
-            raise TypeError(
-                "give busy_timeout, max_database_size and on_change to the Store, where it is made"
-            )
-        store = database
-    else:
+    elif not isinstance(database, Store):
         raise TypeError(f'database must be a path, ":memory:" or a Store, not {database!r}')
+    elif (busy_timeout, max_database_size, on_change) != (BUSY_TIMEOUT.default, None, None):
+        raise TypeError("give busy_timeout, max_database_size and on_change to the Store, where it is made")
+    else:
+        store = database
     return ProjectsApp(
         store,
         max_page_size=max_page_size,

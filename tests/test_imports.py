@@ -118,6 +118,13 @@ def test_the_layers_do_not_speak_each_others_languages() -> None:
         assert not imported & {"json", "base64", "binascii", "http"}, file
 
 
+def test_a_server_without_keys_does_not_spend_the_time_to_import_cryptography() -> None:
+    program = "import sys, projects_wsgi.cli; print(sorted({'hashlib', 'secrets'} & set(sys.modules)))"
+    line = [sys.executable, "-S", "-c", program]
+    result = subprocess.run(line, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+
+
 def test_importing_reads_no_environment_and_touches_no_file(tmp_path: Path) -> None:
     # A hook sees every access that Python audits; imports themselves open files to read them.
     program = """
