@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import logging
 import os
 import re
@@ -14,7 +13,7 @@ import threading
 import time
 from typing import Any
 
-from . import make_app
+from . import keys, make_app
 from .auth import Role
 from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
 from .storage.sqlite import upkeep
@@ -43,31 +42,20 @@ def hold_signals(is_held: bool = True) -> None:
 
 def _interrupt(*_: object) -> None:
     hold_signals()
-    for number in _SIGNALS:  # the other one may have come already
+    for number in _SIGNALS:  # the other one may have come as well, and must not raise a second error
         signal.signal(number, lambda *_: None)
     raise KeyboardInterrupt
 
 
-def serve(
-    database: str,
-    *,
-    host: str,
-    port: int,
-    timeout: float,
-    quiet: bool,
-    **options: Any,
-) -> None:
+def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, **options: Any) -> None:
     """Serve the projects over HTTP until a signal comes.
 
-    database, options: see make_app. host, port, timeout: see Server.
-    quiet: whether requests are not logged.
-    Raises CommandError, StoreError or KeysError when the server cannot start; KeyboardInterrupt when
-    a signal comes before it has started.
+    database, options: see make_app. host, port, timeout: see Server. quiet: whether requests are not logged.
+    Raises CommandError, StoreError or KeysError when the server cannot start.
     """
     _allow_many_connections()
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stderr)
-    if quiet:
-        logging.getLogger("projects_wsgi.server").setLevel(logging.WARNING)
+    level = logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(format="%(asctime)s %(message)s", level=level)
     try:
         app = make_app(database, **options)
     except ValueError as error:
@@ -76,13 +64,23 @@ def serve(
         try:
             server = Server(host, port, app, timeout=timeout, headers=app.common_headers)
         except (OSError, UnicodeError) as error:
-            raise CommandError(_explain(error, host, port)) from None
+            reason = getattr(error, "strerror", None) or error
+            raise CommandError(
+                f"cannot listen on {host}, port {port}: {reason};"
+                " choose another with --host or --port; --port 0 takes any free one"
+            ) from None
         with server:
             threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
-            if not (server.is_local or options.get("keys") or options.get("admin_secret")):
-                _warn_of_strangers("read" if options.get("read_only") else "change")
+            if not (server.is_local or options["keys"] or options["admin_secret"]):
+                print(
+                    f"{PROGRAM}: warning: everybody who can reach this address can"
+                    f" {'read' if options['read_only'] else 'change'} all projects;"
+                    " give --keys FILE, or listen on 127.0.0.1",
+                    file=sys.stderr,
+                )
             where = database if database == ":memory:" else os.path.abspath(database)
             print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
+            # Only now may a signal raise an error: shutdown() must follow the start.
             with contextlib.suppress(KeyboardInterrupt):
                 hold_signals(False)
                 while True:
@@ -91,15 +89,9 @@ def serve(
 
 
 def check(database: str) -> int:
-    """Print the faults of a database, which may be in use; return 1 if there are any, else 0.
-
-    Raises CommandError or StoreError when the database cannot be read.
-    """
-    try:
-        with upkeep.opened_as_it_is(database) as session:
-            faults = upkeep.find_faults(session)
-    except FileNotFoundError as error:
-        raise CommandError(str(error)) from None
+    """Print a database's faults; return 1 if there are any, else 0. Raises StoreError if it cannot."""
+    with upkeep.opened_as_it_is(database) as session:
+        faults = upkeep.find_faults(session)
     print("\n".join(faults) or f"{database}: ok")
     return 1 if faults else 0
 
@@ -107,8 +99,7 @@ def check(database: str) -> int:
 def back_up(database: str, destination: str, *, overwrite: bool) -> None:
     """Copy a database, which may be in use, to a file.
 
-    overwrite: whether to replace an existing file.
-    Raises CommandError or StoreError when the database cannot be read or the file not written.
+    overwrite: whether the file may exist. Raises CommandError if it must not; StoreError if copying fails.
     """
     progress = _draw_progress if sys.stderr.isatty() else None
     try:
@@ -116,8 +107,6 @@ def back_up(database: str, destination: str, *, overwrite: bool) -> None:
             upkeep.copy(session, destination, progress, overwrite=overwrite)
     except FileExistsError as error:
         raise CommandError(f"{error}; overwrite it with --force") from None
-    except FileNotFoundError as error:
-        raise CommandError(str(error)) from None
     print(f"{database} is copied to {destination}")
 
 
@@ -127,17 +116,13 @@ def add_key(file: str, name: str, role: str, expires: str | None) -> None:
     expires: the last day of the key in UTC, as days from now ("90d") or as a date; None: it has none.
     Raises CommandError for a bad date; KeysError for a bad name or file.
     """
-    from . import keys  # here and below: takes 7 ms, which the server need not spend
-
-    key = keys.add_key(file, name, Role(role), _parse_last_day(expires) if expires is not None else None)
-    print(key)
+    last_day = None if expires is None else _parse_last_day(expires)
+    print(keys.add_key(file, name, Role(role), last_day))
     print(f"This key of {name} is shown only now; {file} holds only its SHA-256.", file=sys.stderr)
 
 
 def list_keys(file: str) -> None:
     """Print name, role, day made and last day of each key in a file. Raises KeysError for a bad file."""
-    from . import keys
-
     found = keys.read_keys(file)
     print(f"{'NAME':<24} {'ROLE':<7} {'MADE':<11} EXPIRES")
     for key in found:
@@ -147,35 +132,20 @@ def list_keys(file: str) -> None:
 
 def revoke_key(file: str, name: str) -> None:
     """Remove a key from a keys file. Raises KeysError for a bad file or where there is no such key."""
-    from . import keys
-
     keys.revoke_key(file, name)
     print(f"{name} is revoked; servers that use {file} will know within two seconds")
 
 
 def _parse_last_day(text: str) -> datetime.date:
-    from . import keys
-
+    if re.fullmatch("[0-9]{1,5}d", text):
+        return keys.today() + datetime.timedelta(days=int(text[:-1]))
     try:
-        if text.isascii() and re.fullmatch("[0-9]{1,5}d", text):
-            day = keys.today() + datetime.timedelta(days=int(text[:-1]))
-        else:
-            day = keys.parse_day(text)
+        day = keys.parse_day(text)
     except ValueError:
-        raise CommandError(
-            f"--expires {text!r} is neither days like 90d nor a date like 2026-12-31"
-        ) from None
+        raise CommandError(f"--expires {text!r}: neither days like 90d nor a date like 2026-12-31") from None
     if day < keys.today():
         raise CommandError(f"--expires {text} is past")
     return day
-
-
-def _warn_of_strangers(verb: str) -> None:
-    print(
-        f"{PROGRAM}: warning: everybody who can reach this address can {verb} all projects;"
-        " give --keys FILE, or listen on 127.0.0.1",
-        file=sys.stderr,
-    )
 
 
 def _draw_progress(done: int, total: int) -> None:
@@ -190,17 +160,4 @@ def _allow_many_connections() -> None:
         import resource  # Windows has none
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
-        if 0 <= soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard) if hard >= 0 else wanted, hard))
-
-
-def _explain(error: OSError | UnicodeError, host: str, port: int) -> str:
-    """Return why the server cannot listen, and what to do about it."""
-    if isinstance(error, UnicodeError):
-        return f"{host} is not a host name; choose another with --host"
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} at {host} is taken; choose another with --port, or 0 for any free one"
-    if error.errno == errno.EACCES:
-        return f"this user may not listen on port {port}; choose one above 1023 with --port"
-    return f"cannot listen on {host}: {error.strerror}; choose an address of this machine with --host"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, MAX_CONNECTIONS + RESERVED_DESCRIPTORS), hard))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -252,8 +253,8 @@ def test_a_taken_port_is_refused_with_advice(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = refusal("--port", port, cwd=tmp_path)
-    advice = "choose another with --port, or 0 for any free one"
-    assert line == f"port {port} at 127.0.0.1 is taken; {advice}"
+    advice = "choose another with --host or --port; --port 0 takes any free one"
+    assert line == f"cannot listen on 127.0.0.1, port {port}: {os.strerror(errno.EADDRINUSE)}; {advice}"
 
 
 def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:

@@ -28,11 +28,11 @@ _PATIENCE_SECONDS = 5.0
 def opened_as_it_is(path: str) -> Iterator[Session]:
     """Give a session on a file that exists, whatever it holds; it is neither made nor upgraded.
 
-    Raises FileNotFoundError; StoreError, also for what SQLite says within the block.
+    Raises StoreError, also for what SQLite says within the block.
     """
     path = os.path.abspath(path)
     if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no database {path}")
+        raise StoreUnavailable(f"there is no database {path}")
     database = Database(path)
     try:
         session = database.session(time.monotonic() + _PATIENCE_SECONDS)
