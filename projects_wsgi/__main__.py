@@ -1,7 +1,5 @@
 """python -m projects_wsgi"""
 
-from __future__ import annotations
-
 import sys
 
 from .cli import main

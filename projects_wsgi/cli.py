@@ -15,14 +15,8 @@ from .commands import PROGRAM
 from .model import StoreError
 from .options import DATABASE, KEYS, OPTIONS, Option
 
-DEFAULT_KEYS = "projects.keys"
-# Named as in Phoenix. Its value is the key of an admin; when it is set, every request needs a key.
-ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"
-
-_EPILOG = "If an option is not given, the environment variable beside it is used."
-
-# Runs a command; returns its exit status, None for 0.
-Run = Callable[[argparse.Namespace], "int | None"]
+# The keys commands need a file; the server does without one.
+_KEYS_FILE = KEYS._replace(default="projects.keys", help="the keys file")
 
 
 def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -40,125 +34,90 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     try:
         if settings.run is not _serve:  # which releases them when it is ready to stop
             commands.hold_signals(False)
-        status = _run(settings)
+        try:
+            status = settings.run(settings) or 0
+        except (commands.CommandError, KeysError, StoreError) as error:
+            print(f"{PROGRAM}: {error}", file=sys.stderr)
+            status = 2
         commands.hold_signals()
     except KeyboardInterrupt:
         status = 130
     return status
 
 
-def _run(settings: argparse.Namespace) -> int:
-    try:
-        return settings.run(settings) or 0
-    except (commands.CommandError, KeysError, StoreError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 2
-
-
 def _serve(settings: argparse.Namespace) -> None:
     values = {option.name: getattr(settings, option.name) for option in OPTIONS}
-    database = values.pop(DATABASE.name)
-    commands.serve(database, admin_secret=settings.admin_secret, **values)
+    commands.serve(values.pop(DATABASE.name), admin_secret=settings.admin_secret, **values)
 
 
 def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
-    """Return a value for each option, and the function to run as ``run``.
+    """Return a value for each option of the command, and the function to run as ``run``.
 
     The value comes from the command line, else from the environment, else it is the default.
     Exits with 2 after printing what is wrong with an argument or a variable.
     """
     parser = build_parser()
     settings = parser.parse_args(arguments)
-    settings.admin_secret = environ.get(ADMIN_SECRET_VARIABLE) or None
-    for option in OPTIONS:
-        if hasattr(settings, option.name):
-            continue
-        value = option.default
-        if environ.get(option.variable):
-            try:
-                value = option.parse(environ[option.variable])
-            except ValueError as error:
-                parser.error(f"environment variable {option.variable}: {error}")
+    settings.admin_secret = environ.get("PHOENIX_ADMIN_SECRET") or None  # named as in Phoenix
+    for option in settings.options:
+        text, source = getattr(settings, option.name, None), f"argument {option.flag}"
+        if text is None:
+            text, source = environ.get(option.variable) or None, f"environment variable {option.variable}"
+        try:
+            value = option.default if text is None else option.parse(text)
+        except ValueError as error:
+            parser.error(f"{source}: {error}")
         setattr(settings, option.name, value)
     return settings
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line, whose options come from OPTIONS."""
+    """Return the parser of the command line, which leaves the values of options as text."""
     parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Serve the projects API of Arize Phoenix from one SQLite file.",
-        epilog=_EPILOG,
+        prog=PROGRAM, description="Serve the projects API of Arize Phoenix from one SQLite file."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    parser.set_defaults(run=_serve)
-    _add_options(parser, OPTIONS)
+    _complete(parser, _serve, OPTIONS)
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    def add_command(name: str, run: Run, text: str, options: Iterable[Option]) -> argparse.ArgumentParser:
-        help_ = text[0].lower() + text[1:].rstrip(".")
-        command = subparsers.add_parser(name, help=help_, description=text, epilog=_EPILOG)
-        command.set_defaults(run=run)
-        _add_options(command, options)
-        return command
+    serve = subparsers.add_parser("serve", help="serve the projects; the command when none is given")
+    _complete(serve, _serve, OPTIONS)
 
-    add_command("serve", _serve, "Serve the projects; the command when none is given.", OPTIONS)
-    add_command(
-        "check",
-        lambda settings: commands.check(settings.db),
-        "Check a database, which may be in use; exit with 1 if it has faults.",
-        [DATABASE],
-    )
-    backup = add_command(
-        "backup",
-        lambda settings: commands.back_up(settings.db, settings.destination, overwrite=settings.force),
-        "Copy a database, which may be in use.",
-        [DATABASE],
-    )
-    backup.add_argument(
-        "destination", type=_argument_type(DATABASE), metavar="DEST", help="the file to create"
-    )
+    check = subparsers.add_parser("check", help="look for faults in a database; exit with 1 if it has any")
+    _complete(check, lambda it: commands.check(it.db), [DATABASE])
+
+    backup = subparsers.add_parser("backup", help="copy a database, also one in use")
+    backup.add_argument("destination", metavar="DEST", help="the file to create")
     backup.add_argument("--force", action="store_true", help="overwrite DEST if it exists")
-    _add_key_commands(subparsers.add_parser("keys", help="add, list or revoke keys"))
-    return parser
+    _complete(backup, lambda it: commands.back_up(it.db, it.destination, overwrite=it.force), [DATABASE])
 
+    keys = subparsers.add_parser("keys", help="add, list or revoke keys")
+    subparsers = keys.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-def _add_key_commands(parser: argparse.ArgumentParser) -> None:
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add = subparsers.add_parser("add", help="create a key and print it, once", epilog=_EPILOG)
+    add = subparsers.add_parser("add", help="create a key and print it, once")
     add.add_argument("name", metavar="NAME", help="a unique name for it")
     add.add_argument("--role", choices=[role.value for role in Role], required=True, help="what it allows")
     add.add_argument("--expires", metavar="90d|DATE", help="its last day, in UTC")
-    list_ = subparsers.add_parser("list", help="show name, role, day made and last day", epilog=_EPILOG)
-    revoke = subparsers.add_parser("revoke", help="make a key invalid", epilog=_EPILOG)
+    _complete(add, lambda it: commands.add_key(it.keys, it.name, it.role, it.expires), [_KEYS_FILE])
+
+    list_ = subparsers.add_parser("list", help="show name, role, day made and last day")
+    _complete(list_, lambda it: commands.list_keys(it.keys), [_KEYS_FILE])
+
+    revoke = subparsers.add_parser("revoke", help="make a key invalid")
     revoke.add_argument("name", metavar="NAME", help="its name")
-    add.set_defaults(run=lambda it: commands.add_key(it.keys or DEFAULT_KEYS, it.name, it.role, it.expires))
-    list_.set_defaults(run=lambda it: commands.list_keys(it.keys or DEFAULT_KEYS))
-    revoke.set_defaults(run=lambda it: commands.revoke_key(it.keys or DEFAULT_KEYS, it.name))
-    for command in (add, list_, revoke):
-        _add_options(command, [KEYS._replace(default=DEFAULT_KEYS, help="the keys file")])
+    _complete(revoke, lambda it: commands.revoke_key(it.keys, it.name), [_KEYS_FILE])
+    return parser
 
 
-def _add_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> None:
+def _complete(parser: argparse.ArgumentParser, run: Callable[..., Any], options: Iterable[Option]) -> None:
+    """Give a command its options and the function that runs it, which returns the exit status or None."""
+    parser.set_defaults(run=run, options=options)
+    parser.epilog = "If an option is not given, the environment variable beside it is used."
     for option in options:
         default = "" if option.default in (None, False) else f"default: {option.default}; "
-        arguments: dict[str, Any] = {
-            # No defaults here: a subcommand's default would overwrite what is given before its name.
-            "default": argparse.SUPPRESS,
-            "help": f"{option.help} ({default}{option.variable})",
-        }
+        text = f"{option.help} ({default}{option.variable})"
+        value: dict[str, Any] = {"metavar": option.metavar}
         if option.kind is bool:
-            parser.add_argument(option.flag, action="store_true", **arguments)
-        else:
-            type_ = _argument_type(option)
-            parser.add_argument(option.flag, type=type_, metavar=option.metavar, **arguments)
-
-
-def _argument_type(option: Option) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            return option.parse(text)
-        except ValueError as error:  # argparse would not show its text
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parse
+            value = {"action": "store_const", "const": "true"}
+        # No default here: a subcommand's default would overwrite what is given before its name.
+        parser.add_argument(option.flag, help=text, default=argparse.SUPPRESS, **value)
