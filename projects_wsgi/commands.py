@@ -89,7 +89,7 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
 
 
 def check(database: str) -> int:
-    """Print a database's faults; return 1 if there are any, else 0. Raises StoreError if it cannot."""
+    """Print a database's faults; return 1 if there are any, else 0. Raises StoreError if unreadable."""
     with upkeep.opened_as_it_is(database) as session:
         faults = upkeep.find_faults(session)
     print("\n".join(faults) or f"{database}: ok")
