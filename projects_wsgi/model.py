@@ -33,11 +33,8 @@ ProjectRow = tuple[int, str, Optional[str]]
 class Project(NamedTuple):
     """A project as it was when it was read; immutable.
 
-    id: the row's integer, > 0, never used for another project.
-    name: at least one character, unique, case-sensitive, never changed.
-    description: text, or None.
-    kind: what made it.
-    created_at, updated_at: aware, in UTC; when it was made, and when its description was last set.
+    id: > 0, never used for another project. name: unique, case-sensitive, never changed.
+    created_at, updated_at: aware, in UTC; updated_at is when the description was last set.
     """
 
     id: int
@@ -49,11 +46,12 @@ class Project(NamedTuple):
 
     @property
     def global_id(self) -> str:
-        """The id as the API spells it: 1 is "UHJvamVjdDox"."""
+        """The id as the API spells it."""
         return render_global_id(self.id)
 
 
-# Addresses one project: itself, its id, or a text that is read as in a path of the API.
+# Addresses one project: itself, its id, or a text, which is an id if it reads as the global id of a
+# project, and otherwise a name.
 ProjectKey = Union[Project, int, str]
 
 
@@ -87,8 +85,7 @@ def parse_identifier(text: str) -> int | str:
 def resolve_key(key: ProjectKey) -> int | str:
     """Return the id (int) or the name (str) that a key addresses.
 
-    A Project is addressed by its id; a str is an id if it reads as a project's global id, and a
-    name otherwise. Raises TypeError for whatever is no key.
+    Raises TypeError for what is no key.
     """
     if isinstance(key, str):
         return parse_identifier(key)
@@ -104,10 +101,7 @@ class ProjectsError(Exception):
 
 
 class ProjectNotFound(ProjectsError):
-    """No project has this id or name.
-
-    key: what was asked for. addressed_by: "ID" or "name".
-    """
+    """No project has this id or name. key: what was asked for. addressed_by: "ID" or "name"."""
 
     def __init__(self, key: ProjectKey) -> None:
         self.key = key

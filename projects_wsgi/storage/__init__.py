@@ -34,24 +34,20 @@ OnChange = Callable[[str, Project], object]
 
 MAX_ID = 2**63 - 1  # the largest integer of every engine
 
-# How often get_or_create tries again while others create and delete the same project.
-_MAX_TRIES = 10
+_MAX_TRIES = 10  # of get_or_create, while others create and delete the same project
 
 
 class Store(ABC):
     """Keeps projects: the rules are here, and an engine derived from it is little more than SQL.
 
-    readers, searchers, writers: the pools that lend connections; they may be the same. Searches, which
-        may take long, have one of their own, so that other reads do not wait for them.
+    readers, searchers, writers: pools, which may be the same. Searches, which may take long, have one
+        of their own, so that other reads do not wait for them.
     busy_timeout, on_change, read_only: see SQLiteStore.
 
-    A key is a Project, the integer of its id, or a text: an id where the text reads as a project's
-    global id, and otherwise a name. Anything else raises TypeError.
-
-    Each call is atomic and safe from any thread. A call that returns has its change on stable
-    storage, a call that raises has changed nothing. All may raise StoreBusy, StoreFull and
-    StoreUnavailable, and all that write ChangeForbidden, where a host's own table or trigger forbids
-    it, and StoreReadOnly. A string with lone surrogates raises UnicodeEncodeError.
+    Each call is atomic and safe from any thread. A call that returns has its change on stable storage,
+    a call that raises has changed nothing. All may raise StoreBusy, StoreFull and StoreUnavailable;
+    those that write also StoreReadOnly, and ChangeForbidden where a host's own table or trigger forbids
+    it. What is no key (see ProjectKey) raises TypeError, a lone surrogate UnicodeEncodeError.
     """
 
     def __init__(
@@ -82,8 +78,7 @@ class Store(ABC):
     ) -> list[ProjectRow]:
         """Return one page of projects, newest id first, as (id, name, description) rows.
 
-        start_id: the page begins at the first id that is at most this; None: at the newest.
-        limit: rows, > 0. kinds: the kinds to list.
+        start_id: the first id that the page may hold; None: any. limit: rows, > 0.
         name_contains: text that the name holds, compared by Unicode case folding; "" is any.
         """
         if limit < 1:
@@ -122,9 +117,8 @@ class Store(ABC):
         description: str | None = None,
         kind: ProjectKind | str = ProjectKind.STANDARD,
     ) -> Project:
-        """Make a project and return it.
+        """Make a project and return it; one named "playground" is standard whoever makes it.
 
-        name: at least one character; a project named "playground" is standard whoever makes it.
         Raises ProjectExists; ValueError for a name that is empty or reads as an id (it would address
         another project) and for an unknown kind; TypeError for what is no text.
         """
@@ -151,10 +145,7 @@ class Store(ABC):
         description: str | None = None,
         kind: ProjectKind | str = ProjectKind.STANDARD,
     ) -> tuple[Project, bool]:
-        """Return the project of this name, and whether this call made it; see create.
-
-        An existing project is returned as it is: description and kind serve only a new one.
-        """
+        """Return the project of this name, as it is or made by create, and whether this call made it."""
         _check_name(name)
         for _ in range(_MAX_TRIES):
             with contextlib.suppress(ProjectNotFound):
@@ -164,10 +155,7 @@ class Store(ABC):
         raise StoreBusy(f"others keep creating and deleting the project {name!r}")
 
     def update(self, key: ProjectKey, description: str | None) -> Project:
-        """Set the description and return the project; None leaves it as it is.
-
-        Raises ProjectNotFound; TypeError for what is no text.
-        """
+        """Set the description and return the project; None leaves it. Raises ProjectNotFound, TypeError."""
         if description is None:
             return self.get(key)
         _check_text("description", description)
@@ -199,7 +187,6 @@ class Store(ABC):
     # What the rules share
 
     def _reading(self) -> Loan:
-        """Return a session for what is quick to read, to be used in a with block."""
         return Loan(self._readers, self._busy_timeout)
 
     @contextlib.contextmanager
@@ -289,7 +276,7 @@ def _check_name(name: str) -> None:
 def open_store(database: str | os.PathLike[str], **options: Any) -> Store:
     """Open the store that a database name means: the path of an SQLite file, or ":memory:".
 
-    options: see SQLiteStore, also for what is raised.
+    options, errors: see SQLiteStore.
     """
     from .sqlite import SQLiteStore  # which derives from what stands here
 

@@ -28,23 +28,22 @@ _RETRY_SECONDS = 0.001
 
 
 class Driver(Protocol):
-    """What a pool must know of the connections that it lends.
+    """What a pool must know of the connections that it lends."""
 
-    error: the class of the errors that they raise.
-    is_lasting: whether a connection is the database itself, and so ends with the pool alone.
-    connect: returns a new one; waits for others until a deadline, by time.monotonic().
-    is_busy: tells whether others stood in the way, so that the same statement may succeed later.
-    translated: returns the model's error for one of theirs.
-    reset: undoes what a block that failed has left unfinished.
-    """
+    error: type[Exception]  # the class of the errors that they raise
+    is_lasting: bool  # whether a connection is the database itself, and so ends with the pool alone
 
-    error: type[Exception]
-    is_lasting: bool
+    def connect(self, deadline: float) -> Any:
+        """Return a new connection. deadline: until when others are waited for, by time.monotonic()."""
 
-    def connect(self, deadline: float) -> Any: ...
-    def is_busy(self, error: Exception) -> bool: ...
-    def translated(self, error: Exception) -> ProjectsError: ...
-    def reset(self, connection: Any) -> None: ...
+    def is_busy(self, error: Exception) -> bool:
+        """Tell whether others stood in the way, so that the same statement may succeed later."""
+
+    def translated(self, error: Exception) -> ProjectsError:
+        """Return the model's error for one of a connection's."""
+
+    def reset(self, connection: Any) -> None:
+        """Undo what a block that failed has left unfinished."""
 
 
 class Session:

@@ -15,10 +15,8 @@ from . import upkeep
 from .file import MEMORY, Database, File, Memory
 from .schema import NOW
 
-# More of them at a time would not be faster, and each holds three file descriptors.
-_MAX_READERS = 10
+_MAX_READERS = 10  # more would not be faster, and each holds three file descriptors
 _MAX_SEARCHERS = 5
-
 _MAX_TRANSACTION_SECONDS = 60.0  # longer than any lasts on a disk that answers
 
 # Of a longer text, instr() would compare every byte at every place of a long name; Python is wiser.
@@ -28,15 +26,10 @@ _SELECT_ROWS = "SELECT id, name, description FROM projects"
 _SELECT = "SELECT id, name, description, kind, created_at, updated_at FROM projects"
 _SELECT_ROW_BY_ID = f"{_SELECT_ROWS} WHERE id = ?"
 _SELECT_ROW_BY_NAME = f"{_SELECT_ROWS} WHERE name = ?"
-_SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
-_SELECT_BY_NAME = f"{_SELECT} WHERE name = ?"
 _INSERT = (
     "INSERT INTO projects (name, folded_name, kind, created_at, updated_at, description)"
     " VALUES (?, ?, ?, ?, ?, ?)"
 )
-_UPDATE_BY_ID = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE id = ?"
-_UPDATE_BY_NAME = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE name = ?"
-_DELETE = "DELETE FROM projects WHERE id = ?"
 
 
 class SQLiteStore(Store):
@@ -45,8 +38,7 @@ class SQLiteStore(Store):
     database: the file's path, made if missing (its folder must exist), or ":memory:".
     synchronous: "FULL" (the default: an answered write survives a power cut) or "NORMAL"
         (several times the writes a second; a power cut may lose the last of them, kill -9 none).
-    busy_timeout: seconds, > 0 and <= 25, that a call waits in all for others before it raises
-        StoreBusy; the official clients give up after 30.
+    busy_timeout: seconds, > 0 and <= 25, that a call waits for others in all; then it raises StoreBusy.
     max_database_size: bytes, >= 65,536; a change that needs a larger file raises StoreFull. None: only
         the disk sets a limit. SQLite's log beside the file takes a few MiB more.
     on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
@@ -80,13 +72,10 @@ class SQLiteStore(Store):
             raise ValueError("a database in memory begins empty: read_only needs a file")
         # Absolute, because connections are opened later, when the host may have changed its folder.
         self.path = name if name == MEMORY else os.path.abspath(name)
-        self._database: Database
-        if name == MEMORY:
-            self._database = Memory(name, synchronous, max_database_size)
-        else:
-            self._database = File(
-                self.path, synchronous, max_database_size, patience=busy_timeout, read_only=read_only
-            )
+        options = self.path, synchronous, max_database_size
+        self._database: Database = (
+            Memory(*options) if name == MEMORY else File(*options, patience=busy_timeout, read_only=read_only)
+        )
         # Where readers and writers lock each other out, all of a process queue for one connection, or
         # the readers would be too late for every gap between writers.
         readers = searchers = writers = Pool(self._database, 1, _MAX_TRANSACTION_SECONDS)
@@ -109,9 +98,9 @@ class SQLiteStore(Store):
         *,
         overwrite: bool = False,
     ) -> None:
-        """Copy the whole database, as it is at this moment, to a new file, while others go on using it.
+        """Copy the database, as it is at this moment, to a file, while others go on using it.
 
-        path: the file; it appears when it is complete. overwrite: whether it may exist already.
+        path: the file, which appears when it is complete. overwrite: whether it may exist already.
         progress: called now and then with how many pages are copied, and how many there are.
         Raises FileExistsError; StoreError when the file cannot be written.
         """
@@ -148,8 +137,7 @@ class SQLiteStore(Store):
         return row
 
     def _select(self, session: Session, key: int | str) -> Project | None:
-        sql = _SELECT_BY_NAME if isinstance(key, str) else _SELECT_BY_ID
-        row = session.execute(sql, (key,)).fetchone()
+        row = session.execute(f"{_SELECT} WHERE {_column(key)} = ?", (key,)).fetchone()
         if row is None:
             return None
         project_id, name, description, kind, *times = row
@@ -169,11 +157,11 @@ class SQLiteStore(Store):
         return self._select(session, name) if cursor.rowcount else None
 
     def _set_description(self, session: Session, key: int | str, description: str) -> bool:
-        sql = _UPDATE_BY_NAME if isinstance(key, str) else _UPDATE_BY_ID
+        sql = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE {_column(key)} = ?"
         return bool(session.execute(sql, (description, key)).rowcount)
 
     def _remove(self, session: Session, project_id: int) -> bool:
-        return bool(session.execute(_DELETE, (project_id,)).rowcount)
+        return bool(session.execute("DELETE FROM projects WHERE id = ?", (project_id,)).rowcount)
 
     def _begin(self, session: Session, growth: int | None) -> None:
         self._database.check_unchanged()
@@ -183,6 +171,10 @@ class SQLiteStore(Store):
     def _probe(self, session: Session) -> None:
         self._database.check_unchanged()
         session.execute("SELECT 1 FROM projects LIMIT 1").fetchone()
+
+
+def _column(key: int | str) -> str:
+    return "name" if isinstance(key, str) else "id"
 
 
 def _parse_time(text: str) -> datetime.datetime:

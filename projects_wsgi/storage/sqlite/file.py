@@ -21,14 +21,11 @@ logger = logging.getLogger("projects_wsgi")
 
 MEMORY = ":memory:"
 
-# How a file is opened, as SQLite's URIs spell it.
-MAKE = "rwc"
-WRITE = "rw"
-READ = "ro"
-_READ_UNCHANGING = "ro&immutable=1"  # nobody changes it: SQLite needs neither locks nor shared memory
+# How a file is opened, as SQLite's URIs spell it; the last, where nobody changes it, takes no locks.
+MAKE, WRITE, READ, _READ_UNCHANGING = "rwc", "rw", "ro", "ro&immutable=1"
 
-# SQLite looks for a lock again after 1, 2 and 5 ms, then ever more seldom: among many writers it would
-# come too late for seconds. So it gives up after this time, and the session tries again.
+# SQLite looks for a lock ever more seldom, and so would come too late among many writers: after this
+# time it gives up, and the session tries again.
 _SQLITE_PATIENCE_SECONDS = 0.004
 
 # How the messages of errors begin: sqlite3 shows SQLite's result codes only from Python 3.11 on.
@@ -38,8 +35,7 @@ _FULL = "database or disk is full"
 # What SQLite says, among other cases, where processes cannot share the memory that its log needs.
 _WITHOUT_SHARED_MEMORY = ("unable to open database file", "disk I/O error")
 
-# Twice SQLite's own: among experiment projects the listed ones lie scattered, and a page of them
-# touches as many pages of the file as it has rows.
+# Twice SQLite's own: a page of listed projects that lie scattered among others touches many of the file's.
 _CACHE_KIB = 4_096
 
 # What one change may write at most, in bytes: some pages, and up to 4 bytes for each character of a
@@ -47,10 +43,8 @@ _CACHE_KIB = 4_096
 _BYTES_OF_A_CHANGE = 65_536
 _BYTES_PER_CHARACTER = 16
 
-# The last room on a disk. SQLite writes even a deletion to its log first, and empties the log into a
-# file which may have to grow for it.
+# The last room on a disk: SQLite writes even a deletion to its log first, and then grows the file.
 _BYTES_FOR_DELETIONS = 131_072
-
 _PLENTY = 2**30  # bytes: more than the log and a change can be together
 
 
@@ -215,7 +209,7 @@ class File(Database):
     # Opening
 
     def _open(self, deadline: float) -> Session:
-        """Open the file with this version's tables, with SQLite's log where that is possible."""
+        """Open the file with this version's tables, and with SQLite's log where there can be one."""
         if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
             # SQLite would open it all the same, for reading only.
             raise StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path)}")
@@ -280,7 +274,6 @@ class File(Database):
 
 @contextlib.contextmanager
 def _closed_if_it_fails(session: Session) -> Iterator[None]:
-    """Close a session's connection if the block raises."""
     try:
         yield
     except BaseException:
@@ -308,7 +301,7 @@ def diagnosis(path: str) -> str:
     return "" if os.path.exists(path) else "there is no such file"
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _identity(path: str) -> object:
     """Return what tells one file from another at the same path; None for no file."""
     try:
         status = os.stat(path)
