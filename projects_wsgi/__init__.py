@@ -9,55 +9,33 @@ from __future__ import annotations
 import os
 import re
 
-from .app import ProjectsApp
-from .auth import Authenticate, KeysError, Role
+# The public names are imported "as" themselves.
+from .app import ProjectsApp as ProjectsApp
+from .auth import Authenticate
+from .auth import KeysError as KeysError
+from .auth import Role as Role
 from .keys import KeyRing
-from .model import (
-    ChangeForbidden,
-    DefaultProjectProtected,
-    Project,
-    ProjectExists,
-    ProjectKey,
-    ProjectKind,
-    ProjectNotFound,
-    ProjectRow,
-    ProjectsError,
-    StoreBusy,
-    StoreError,
-    StoreFull,
-    StoreReadOnly,
-    StoreUnavailable,
-)
+from .model import ChangeForbidden as ChangeForbidden
+from .model import DefaultProjectProtected as DefaultProjectProtected
+from .model import Project as Project
+from .model import ProjectExists as ProjectExists
+from .model import ProjectKey as ProjectKey
+from .model import ProjectKind as ProjectKind
+from .model import ProjectNotFound as ProjectNotFound
+from .model import ProjectRow as ProjectRow
+from .model import ProjectsError as ProjectsError
+from .model import StoreBusy as StoreBusy
+from .model import StoreError as StoreError
+from .model import StoreFull as StoreFull
+from .model import StoreReadOnly as StoreReadOnly
+from .model import StoreUnavailable as StoreUnavailable
 from .options import BUSY_TIMEOUT, MAX_BODY_SIZE, MAX_DATABASE_SIZE, MAX_PAGE_SIZE
-from .storage import OnChange, Store, open_store
-from .storage.sqlite import SQLiteStore
+from .storage import OnChange, open_store
+from .storage import Store as Store
+from .storage.sqlite import SQLiteStore as SQLiteStore
 from .wire import PHOENIX_VERSION
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "ChangeForbidden",
-    "DefaultProjectProtected",
-    "KeysError",
-    "Project",
-    "ProjectExists",
-    "ProjectKey",
-    "ProjectKind",
-    "ProjectNotFound",
-    "ProjectRow",
-    "ProjectsApp",
-    "ProjectsError",
-    "Role",
-    "SQLiteStore",
-    "Store",
-    "StoreBusy",
-    "StoreError",
-    "StoreFull",
-    "StoreReadOnly",
-    "StoreUnavailable",
-    "__version__",
-    "make_app",
-]
 
 
 def make_app(

@@ -9,22 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from typing import Any, Callable
 
-from ..model import (
-    DEFAULT_PROJECT_ID,
-    PLAYGROUND_PROJECT_NAME,
-    ChangeForbidden,
-    DefaultProjectProtected,
-    Project,
-    ProjectExists,
-    ProjectKey,
-    ProjectKind,
-    ProjectNotFound,
-    ProjectRow,
-    StoreBusy,
-    StoreReadOnly,
-    parse_identifier,
-    resolve_key,
-)
+from .. import model
+from ..model import Project, ProjectKey, ProjectKind, ProjectRow
 from .pool import Loan, Pool, Session
 
 logger = logging.getLogger("projects_wsgi")
@@ -101,7 +87,7 @@ class Store(ABC):
         with self._reading() as session:
             row = self._select_row(session, _address(key))
         if row is None:
-            raise ProjectNotFound(key)
+            raise model.ProjectNotFound(key)
         return row
 
     def ping(self) -> None:
@@ -125,17 +111,17 @@ class Store(ABC):
         _check_name(name)
         if description is not None:
             _check_text("description", description)
-        kind = ProjectKind.STANDARD if name == PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
+        kind = ProjectKind.STANDARD if name == model.PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
         try:
             with self._writing(len(name) + len(description or "")) as session:
                 project = self._insert(session, name, name.casefold(), kind, description)
                 if project is None:
-                    raise ChangeForbidden(f"something in the database kept {name!r} from being created")
-        except ChangeForbidden:
+                    raise model.ChangeForbidden(f"something in the database kept {name!r} from being created")
+        except model.ChangeForbidden:
             # What an error says is no proof: a host's own constraints use the same words.
-            with contextlib.suppress(ProjectNotFound), self._reading() as session:
+            with contextlib.suppress(model.ProjectNotFound), self._reading() as session:
                 self._found(session, name)
-                raise ProjectExists(name) from None
+                raise model.ProjectExists(name) from None
             raise
         return self._tell("created", project)
 
@@ -148,11 +134,11 @@ class Store(ABC):
         """Return the project of this name, as it is or made by create, and whether this call made it."""
         _check_name(name)
         for _ in range(_MAX_TRIES):
-            with contextlib.suppress(ProjectNotFound):
+            with contextlib.suppress(model.ProjectNotFound):
                 return self.get(name), False
-            with contextlib.suppress(ProjectExists):
+            with contextlib.suppress(model.ProjectExists):
                 return self.create(name, description, kind), True
-        raise StoreBusy(f"others keep creating and deleting the project {name!r}")
+        raise model.StoreBusy(f"others keep creating and deleting the project {name!r}")
 
     def update(self, key: ProjectKey, description: str | None) -> Project:
         """Set the description and return the project; None leaves it. Raises ProjectNotFound, TypeError."""
@@ -163,7 +149,7 @@ class Store(ABC):
             is_set = self._set_description(session, _address(key), description)
             project = self._found(session, key)
             if not is_set:
-                raise ChangeForbidden(f"something in the database kept {key!r} from being changed")
+                raise model.ChangeForbidden(f"something in the database kept {key!r} from being changed")
         return self._tell("updated", project)
 
     def delete(self, key: ProjectKey) -> None:
@@ -173,10 +159,10 @@ class Store(ABC):
         """
         with self._writing(None) as session:
             project = self._found(session, key)
-            if project.id == DEFAULT_PROJECT_ID:
-                raise DefaultProjectProtected
+            if project.id == model.DEFAULT_PROJECT_ID:
+                raise model.DefaultProjectProtected
             if not self._remove(session, project.id):
-                raise ChangeForbidden(f"something in the database kept {key!r} from being deleted")
+                raise model.ChangeForbidden(f"something in the database kept {key!r} from being deleted")
         self._tell("deleted", project)
 
     def close(self) -> None:
@@ -196,7 +182,7 @@ class Store(ABC):
         growth: characters to be stored; None for a deletion.
         """
         if self._read_only:
-            raise StoreReadOnly
+            raise model.StoreReadOnly
         with Loan(self._writers, self._busy_timeout) as session:
             self._begin(session, growth)
             yield session
@@ -205,7 +191,7 @@ class Store(ABC):
     def _found(self, session: Session, key: ProjectKey) -> Project:
         project = self._select(session, _address(key))
         if project is None:
-            raise ProjectNotFound(key)
+            raise model.ProjectNotFound(key)
         return project
 
     def _tell(self, event: str, project: Project) -> Project:
@@ -256,7 +242,7 @@ class Store(ABC):
 
 
 def _address(key: ProjectKey) -> int | str:
-    address = resolve_key(key)
+    address = model.resolve_key(key)
     return address if isinstance(address, str) or 0 < address <= MAX_ID else 0
 
 
@@ -269,7 +255,7 @@ def _check_name(name: str) -> None:
     _check_text("name", name)
     if not name:
         raise ValueError("a project's name must have at least one character")
-    if not isinstance(parse_identifier(name), str):
+    if not isinstance(model.parse_identifier(name), str):
         raise ValueError(f"the name {name!r} reads as a project's id and would address another project")
 
 
