@@ -188,9 +188,9 @@ def test_the_table_of_limits_is_the_servers() -> None:
     limits = {name: [value, beyond] for name, value, beyond in rows("limit")}
     connections, _ = limits["connections at a time, each with a thread"]
     assert connections.startswith(f"{server.MAX_CONNECTIONS:,},")
-    assert limits["request line, in bytes"] == [f"{server.MAX_LINE_SIZE:,}", "414"]
+    assert limits["request line, in bytes"] == [f"{server.MAX_HEAD_SIZE:,}", "414"]
     headers, status = limits["all header lines, in bytes; how many"]
-    assert (headers, status) == (f"{server.MAX_HEADER_SIZE:,}; {server.MAX_HEADERS}", "431")
+    assert (headers, status) == (f"{server.MAX_HEAD_SIZE:,}; {server.MAX_HEADERS}", "431")
     flags = {option.flag for option in OPTIONS}
     assert {value.strip("`") for value, _ in limits.values() if value.startswith("`--")} <= flags
 

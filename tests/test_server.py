@@ -29,9 +29,12 @@ TIMEOUT = 0.3
 
 
 @contextlib.contextmanager
-def serving(application: Any, **options: Any) -> Iterator[Server]:
-    """Serve an application in this process."""
-    with Server("127.0.0.1", 0, application, **options) as server:
+def serving(application: Any, *, max_connections: int = 0, **options: Any) -> Iterator[Server]:
+    """Serve an application in this process; max_connections: 0 for as many as usual."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundled, "MAX_CONNECTIONS", max_connections or bundled.MAX_CONNECTIONS)
+        server = Server("127.0.0.1", 0, application, **options)
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -140,7 +143,7 @@ def test_a_connection_serves_one_request_after_the_other(client: Client) -> None
 
 def test_answers_are_not_held_back_to_fill_packets(server: Server, client: Client) -> None:
     client.ask(get())
-    (connection,) = server._threads
+    (connection,) = server._connections
     assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -561,9 +564,9 @@ def test_a_client_that_does_not_read_its_answer_is_disconnected() -> None:
     with serving(endless, timeout=TIMEOUT) as server, contextlib.closing(Client(server)) as client:
         client.send(get())
         deadline = time.monotonic() + 10
-        while not server._threads and time.monotonic() < deadline:
+        while not server._connections and time.monotonic() < deadline:
             time.sleep(0.01)
-        while server._threads and time.monotonic() < deadline:
+        while server._connections and time.monotonic() < deadline:
             time.sleep(0.01)
         assert time.monotonic() < deadline
 
@@ -836,7 +839,7 @@ def test_an_error_in_the_server_itself_is_logged_and_ends_one_connection(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch, contextlib.closing(Client(server)) as client:
-        patch.setattr(bundled._Connection, "read_head", broken)
+        patch.setattr(bundled._Request, "read_head", broken)
         client.send(get())
         assert client.is_closed()
     with contextlib.closing(Client(server)) as client:
