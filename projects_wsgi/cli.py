@@ -15,8 +15,7 @@ from .commands import PROGRAM
 from .model import StoreError
 from .options import DATABASE, KEYS, OPTIONS, Option
 
-# The keys commands need a file; the server does without one.
-_KEYS_FILE = KEYS._replace(default="projects.keys", help="the keys file")
+_KEYS_FILE = KEYS._replace(default="projects.keys", help="the keys file")  # which keys commands need
 
 
 def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -32,17 +31,20 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
             stream.reconfigure(errors="backslashreplace")
     settings = parse_settings(arguments, os.environ if environ is None else environ)
     try:
-        if settings.run is not _serve:  # which releases them when it is ready to stop
-            commands.hold_signals(False)
-        try:
-            status = settings.run(settings) or 0
-        except (commands.CommandError, KeysError, StoreError) as error:
-            print(f"{PROGRAM}: {error}", file=sys.stderr)
-            status = 2
+        commands.hold_signals(False)
+        status = _run(settings)
         commands.hold_signals()
     except KeyboardInterrupt:
-        status = 130
+        status = 0 if settings.run is _serve else 130
     return status
+
+
+def _run(settings: argparse.Namespace) -> int:
+    try:
+        return settings.run(settings) or 0
+    except (commands.CommandError, KeysError, StoreError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
 
 
 def _serve(settings: argparse.Namespace) -> None:

@@ -54,8 +54,7 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
     Raises CommandError, StoreError or KeysError when the server cannot start.
     """
     _allow_many_connections()
-    level = logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(format="%(asctime)s %(message)s", level=level)
+    logging.basicConfig(format="%(asctime)s %(message)s", level="WARNING" if quiet else "INFO")
     try:
         app = make_app(database, **options)
     except ValueError as error:
@@ -69,6 +68,8 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
                 f"cannot listen on {host}, port {port}: {reason};"
                 " choose another with --host or --port; --port 0 takes any free one"
             ) from None
+        # From here on, a signal only ends the sleep, so that shutdown() always follows the start.
+        catch_signals()
         with server:
             threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
             if not (server.is_local or options["keys"] or options["admin_secret"]):
@@ -80,7 +81,6 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
                 )
             where = database if database == ":memory:" else os.path.abspath(database)
             print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
-            # Only now may a signal raise an error: shutdown() must follow the start.
             with contextlib.suppress(KeyboardInterrupt):
                 hold_signals(False)
                 while True:

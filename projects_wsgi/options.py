@@ -18,8 +18,7 @@ class Option(NamedTuple):
     name: as in Python; max_page_size is --max-page-size on the command line.
     kind: the type of its value: str, int, float (seconds, always above 0) or bool.
     default: the value if none is given. If it is None, None is allowed as a value.
-    help: what it means, in one clause.
-    metavar: the name of its value in --help.
+    help, metavar: what it means, in one clause, and the name of its value in --help.
     minimum, maximum: the bounds of a number, inclusive. maximum None: no bound.
     """
 

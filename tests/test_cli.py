@@ -124,6 +124,23 @@ def test_a_signal_at_any_moment_ends_another_command_with_130(tmp_path: Path) ->
     assert statuses == [130] * count + [0] * (len(statuses) - count)
 
 
+def test_a_signal_ends_a_server_that_waits_for_its_database(tmp_path: Path) -> None:
+    SQLiteStore(tmp_path / "projects.db").close()
+    program = """
+import os, signal, sys, threading
+from projects_wsgi.cli import main
+
+threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+sys.exit(main(["--port", "0"]))
+"""
+    with closing(sqlite3.connect(tmp_path / "projects.db")) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        line = [sys.executable, "-W", "error", "-c", program]
+        result = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, timeout=30)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
 @pytest.mark.parametrize(("command", "status"), [("serve", 0), ("check", 130)])
 def test_signals_change_nothing_until_the_process_has_ended(
     tmp_path: Path, command: str, status: int
