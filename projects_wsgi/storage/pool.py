@@ -1,8 +1,7 @@
 """Lends connections, each to one thread at a time, and to none across a fork.
 
-A loan is over when its block ends, whatever ends it. An exception may come between any two steps of
-this module too, from a signal's handler: then the loan dies with its frame, and the pool, which has
-only weak references to its loans, takes back what a dead one held.
+A loan is over when its block ends, whatever ends it. Even if a signal's handler raises in the middle of
+this module: the loan dies with its frame, and the pool takes back what a dead loan held.
 """
 
 from __future__ import annotations
@@ -28,22 +27,20 @@ _RETRY_SECONDS = 0.001
 
 
 class Driver(Protocol):
-    """What a pool must know of the connections that it lends."""
+    """What a pool must know of the connections that it lends.
 
-    error: type[Exception]  # the class of the errors that they raise
-    is_lasting: bool  # whether a connection is the database itself, and so ends with the pool alone
+    error: the class of their errors. is_lasting: whether a connection is the database itself, and so
+    ends with the pool alone. is_busy: tells whether the same statement may succeed later.
+    translated: returns the model's error for one of theirs. reset: undoes what a failed block began.
+    """
 
-    def connect(self, deadline: float) -> Any:
-        """Return a new connection. deadline: until when others are waited for, by time.monotonic()."""
+    error: type[Exception]
+    is_lasting: bool
 
-    def is_busy(self, error: Exception) -> bool:
-        """Tell whether others stood in the way, so that the same statement may succeed later."""
-
-    def translated(self, error: Exception) -> ProjectsError:
-        """Return the model's error for one of a connection's."""
-
-    def reset(self, connection: Any) -> None:
-        """Undo what a block that failed has left unfinished."""
+    def connect(self, deadline: float) -> Any: ...
+    def is_busy(self, error: Exception) -> bool: ...
+    def translated(self, error: Exception) -> ProjectsError: ...
+    def reset(self, connection: Any) -> None: ...
 
 
 class Session:
@@ -73,9 +70,9 @@ class Session:
 class Loan(Session):
     """A session on a connection of a pool, for the length of a with block.
 
-    patience: seconds that it may take in all, from waiting for a connection on.
-    Entering the block raises StoreBusy when no connection becomes free, StoreUnavailable when the pool
-    is closed. Any error in the block undoes what is unfinished; the driver's become the model's.
+    patience: seconds that it may take in all. Entering the block raises StoreBusy when no connection
+    becomes free, StoreUnavailable when the pool is closed. An error in the block undoes what it began;
+    the driver's errors become the model's.
     """
 
     __slots__ = ("_pool", "mark", "place", "ready", "thread")
@@ -106,7 +103,6 @@ class Loan(Session):
 class Pool:
     """At most size connections, lent in turns to the threads that have waited longest.
 
-    size: connections, > 0.
     fork_patience: seconds that a fork waits for other threads to give their connections back.
     """
 
@@ -152,10 +148,7 @@ class Pool:
         return connection
 
     def give_back(self, loan: Loan, is_clean: bool) -> None:
-        """Take back a loan's connection, or its place among those who wait.
-
-        is_clean: False where something may be left unfinished.
-        """
+        """Take back a loan's connection, or its place in the queue. is_clean: whether its block succeeded."""
         with self._lock:
             if not is_clean and loan in self._waiting:
                 self._waiting.remove(loan)
@@ -241,10 +234,9 @@ class Pool:
     def prepare_fork(self) -> None:
         """Wait for what is lent, while nothing more is, and close all connections.
 
-        No connection may cross a fork: with one open, SQLite in the child would take the parent's
-        locks for its own, and remove its log when the parent has ended.
-        What cannot be waited for is left as it is: what this thread has itself, or one that is about
-        to fork as well, and what others keep for longer than the pool's patience.
+        With one open, SQLite in the child would take the parent's locks for its own, and remove its log
+        when the parent has ended. What cannot be waited for is left: what this thread or another one
+        that forks has itself, and what others keep for too long.
         """
         deadline = time.monotonic() + self._fork_patience
         while self._is_in_use() and time.monotonic() < deadline:

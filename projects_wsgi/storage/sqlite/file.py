@@ -146,14 +146,15 @@ class File(Database):
         super().__init__(path, synchronous, max_size)
         self._log = f"{path}-wal"
         self._mode = READ if read_only else WRITE
+        self.is_concurrent = read_only
         deadline = time.monotonic() + patience
         try:
-            session = self._open_to_read(deadline) if read_only else self._open(deadline)
-            with closing(session.connection) as connection:
-                has_log = connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            if read_only:
+                self._open_to_read(deadline)
+            else:
+                self._open(deadline)
         except sqlite3.Error as error:
             raise self.translated(error) from error
-        self.is_concurrent = has_log or read_only
         if not self.is_concurrent:
             logger.warning(
                 "the database %s does without SQLite's write-ahead log, which its file system may not"
@@ -208,13 +209,13 @@ class File(Database):
 
     # Opening
 
-    def _open(self, deadline: float) -> Session:
+    def _open(self, deadline: float) -> None:
         """Open the file with this version's tables, and with SQLite's log where there can be one."""
         if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
             # SQLite would open it all the same, for reading only.
             raise StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path)}")
         try:
-            return self._open_and_migrate(deadline, may_use_log=True)
+            self._open_and_migrate(deadline, may_use_log=True)
         except sqlite3.OperationalError as error:
             if str(error) not in _WITHOUT_SHARED_MEMORY:
                 raise
@@ -224,9 +225,9 @@ class File(Database):
                 return self._open_and_migrate(deadline, may_use_log=False)
             raise
 
-    def _open_and_migrate(self, deadline: float, *, may_use_log: bool) -> Session:
+    def _open_and_migrate(self, deadline: float, *, may_use_log: bool) -> None:
         session = self.session(deadline, MAKE)
-        with _closed_if_it_fails(session):
+        with closing(session.connection):
             version = schema.read_version(session, self.path)
             session.execute("COMMIT")
             if version == 0 and may_use_log:
@@ -234,7 +235,7 @@ class File(Database):
                 session.execute("PRAGMA journal_mode = WAL")
             if version < len(schema.MIGRATIONS):
                 schema.migrate(session, self.path)
-        return session
+            self.is_concurrent = session.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
     def _switch_log_off(self, deadline: float) -> None:
         """Switch the file to the rollback journal, which needs no memory shared between processes."""
@@ -245,10 +246,10 @@ class File(Database):
             session.execute("COMMIT")
             session.execute("PRAGMA journal_mode = DELETE")
 
-    def _open_to_read(self, deadline: float) -> Session:
+    def _open_to_read(self, deadline: float) -> None:
         """Open the file as it is."""
         try:
-            return self._open_current(deadline)
+            self._check_version(deadline)
         except sqlite3.OperationalError as error:
             if str(error) not in _WITHOUT_SHARED_MEMORY or not os.path.exists(self.path):
                 raise
@@ -260,16 +261,15 @@ class File(Database):
                 ) from error
             logger.warning("the database %s is taken for one that nobody changes", self.path)
             self._mode = _READ_UNCHANGING
-            return self._open_current(deadline)
+            self._check_version(deadline)
 
-    def _open_current(self, deadline: float) -> Session:
+    def _check_version(self, deadline: float) -> None:
         session = self.session(deadline, self._mode)
-        with _closed_if_it_fails(session):
+        with closing(session.connection):
             if schema.read_version(session, self.path) < len(schema.MIGRATIONS):
                 raise StoreUnavailable(
                     f"the database {self.path} is not of this version: open it once without read-only"
                 )
-        return session
 
 
 @contextlib.contextmanager
