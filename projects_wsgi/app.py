@@ -17,9 +17,8 @@ logger = logging.getLogger("projects_wsgi")
 class ProjectsApp:
     """The projects API of Phoenix as a WSGI callable over a store; see make_app, which makes it.
 
-    store: where the projects are, for the host's own use as well.
+    store: for the host's own use as well. common_headers: those of every answer.
     needs_key: whether the OpenAPI document says that /v1/ needs a key.
-    The other parameters are those of make_app, which checks them. common_headers: those of every answer.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
     """

@@ -9,10 +9,7 @@ from .wsgi import Environ, HTTPError, Request
 
 
 class Role(str, enum.Enum):
-    """What somebody may do: a viewer reads, a member also creates, an admin does everything.
-
-    The members are strings, so ``"viewer"`` and ``Role.VIEWER`` are interchangeable.
-    """
+    """What somebody may do: a viewer reads, a member also creates, an admin does everything."""
 
     VIEWER = "viewer"
     MEMBER = "member"
@@ -38,8 +35,8 @@ def authorize(request: Request, authenticate: Authenticate) -> None:
     """Return if a request is allowed; the rest of it, and its body, are not looked at.
 
     authenticate: called for every path under /v1/; the others are open, and tell nothing of projects.
-    Raises HTTPError: 401 if the sender is not known, 403 if the role does not allow the method.
-    Raises ValueError for a role that there is not, and whatever authenticate raises.
+    Raises HTTPError: 401 if the sender is not known, 403 if the role does not allow the method;
+    ValueError for a role that there is not.
     """
     if not request.path.startswith("/v1/"):
         return

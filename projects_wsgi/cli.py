@@ -53,9 +53,8 @@ def _serve(settings: argparse.Namespace) -> None:
 
 
 def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
-    """Return a value for each option of the command, and the function to run as ``run``.
+    """Return the function to run and its options: from the command line, the environment, or the default.
 
-    The value comes from the command line, else from the environment, else it is the default.
     Exits with 2 after printing what is wrong with an argument or a variable.
     """
     parser = build_parser()

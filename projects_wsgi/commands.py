@@ -48,10 +48,9 @@ def _interrupt(*_: object) -> None:
 
 
 def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, **options: Any) -> None:
-    """Serve the projects over HTTP until a signal comes.
+    """Serve the projects over HTTP until a signal comes; see make_app and Server.
 
-    database, options: see make_app. host, port, timeout: see Server. quiet: whether requests are not logged.
-    Raises CommandError, StoreError or KeysError when the server cannot start.
+    quiet: whether requests are not logged. Raises CommandError, StoreError, KeysError.
     """
     _allow_many_connections()
     logging.basicConfig(format="%(asctime)s %(message)s", level="WARNING" if quiet else "INFO")
@@ -97,10 +96,7 @@ def check(database: str) -> int:
 
 
 def back_up(database: str, destination: str, *, overwrite: bool) -> None:
-    """Copy a database, which may be in use, to a file.
-
-    overwrite: whether the file may exist. Raises CommandError if it must not; StoreError if copying fails.
-    """
+    """Copy a database, which may be in use, to a file. Raises CommandError if the file exists; StoreError."""
     progress = _draw_progress if sys.stderr.isatty() else None
     try:
         with upkeep.opened_as_it_is(database) as session:
@@ -111,10 +107,9 @@ def back_up(database: str, destination: str, *, overwrite: bool) -> None:
 
 
 def add_key(file: str, name: str, role: str, expires: str | None) -> None:
-    """Add a key to a keys file, which is created if missing, and print the key.
+    """Add a key to a keys file and print the key. Raises CommandError for a bad date; KeysError.
 
-    expires: the last day of the key in UTC, as days from now ("90d") or as a date; None: it has none.
-    Raises CommandError for a bad date; KeysError for a bad name or file.
+    expires: its last day in UTC, as days from now ("90d") or as a date; None: it has none.
     """
     last_day = None if expires is None else _parse_last_day(expires)
     print(keys.add_key(file, name, Role(role), last_day))

@@ -33,11 +33,7 @@ _SECRET = re.compile(r"(?=.*[0-9])(?=.*[a-z])[!-~]{32,}")
 
 
 class Key(NamedTuple):
-    """What the file says of a key.
-
-    digest: the SHA-256 of the key, in hexadecimal.
-    made, expires: the first and the last day, in UTC; None: it never expires.
-    """
+    """What the file says of a key. made, expires: its first and last day, in UTC; None: it never expires."""
 
     name: str
     role: Role
@@ -113,10 +109,7 @@ class KeyRing:
 
 
 def read_keys(path: str | os.PathLike[str]) -> list[Key]:
-    """Return the keys of a file, in its order.
-
-    Raises KeysError if the file cannot be read, or naming the line that is malformed.
-    """
+    """Return the keys of a file, in its order. Raises KeysError, naming the line if one is malformed."""
     try:
         return _parse(_read_lines(path), path)
     except FileNotFoundError:
@@ -166,8 +159,8 @@ def parse_day(text: str) -> datetime.date:
 def add_key(path: str | os.PathLike[str], name: str, role: Role, expires: datetime.date | None = None) -> str:
     """Make a key, add its digest to the file, and return the key, which is stored nowhere.
 
-    path: the keys file, made if missing. expires: its last day, in UTC; None: it never expires.
-    Raises KeysError if the name is taken or not valid, or the file cannot be changed.
+    The file is made if it is missing. Raises KeysError if the name is taken or not valid, or the file
+    cannot be changed.
     """
     import secrets  # here, because most servers need neither this nor hashlib, which take 5 ms
 
@@ -182,10 +175,7 @@ def add_key(path: str | os.PathLike[str], name: str, role: Role, expires: dateti
 
 
 def revoke_key(path: str | os.PathLike[str], name: str) -> None:
-    """Remove a key from the file; running servers refuse it within two seconds.
-
-    Raises KeysError if there is no such key, or the file cannot be changed.
-    """
+    """Remove a key from the file; running servers refuse it within two seconds. Raises KeysError."""
     with _changed(path) as lines:
         if all(key.name != name for key in _parse(lines, path)):
             raise KeysError(f"there is no key named {name} in {path}")

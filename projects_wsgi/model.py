@@ -15,10 +15,7 @@ PLAYGROUND_PROJECT_NAME = "playground"
 
 
 class ProjectKind(str, enum.Enum):
-    """What made a project; lists show the standard ones unless asked for more.
-
-    The members are strings, so ``"experiment"`` and ``ProjectKind.EXPERIMENT`` are interchangeable.
-    """
+    """What made a project. The members are strings: ``"experiment"`` will do for EXPERIMENT."""
 
     STANDARD = "standard"
     EXPERIMENT = "experiment"
@@ -63,8 +60,7 @@ def render_global_id(project_id: int) -> str:
 def parse_global_id(text: str) -> tuple[str, int]:
     """Return the type and the integer of a global id; raise ValueError if it is none.
 
-    As in Phoenix, base64 is read leniently (other characters are skipped) and the integer as
-    Python reads it (blanks, sign, underscores).
+    As in Phoenix, base64 is read leniently, and the integer as Python reads it.
     """
     type_name, _, number = a2b_base64(text.encode()).decode().partition(":")
     return type_name, int(number)
@@ -83,10 +79,7 @@ def parse_identifier(text: str) -> int | str:
 
 
 def resolve_key(key: ProjectKey) -> int | str:
-    """Return the id (int) or the name (str) that a key addresses.
-
-    Raises TypeError for what is no key.
-    """
+    """Return the id (int) or the name (str) that a key addresses. Raises TypeError for what is no key."""
     if isinstance(key, str):
         return parse_identifier(key)
     if isinstance(key, Project):

@@ -15,10 +15,7 @@ _FLAG: Document = {"type": "boolean", "default": False}
 
 
 def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
-    """Return the OpenAPI document of an application.
-
-    phoenix_version: that of the Phoenix whose API it is. needs_key: whether paths under /v1/ need a key.
-    """
+    """Return the OpenAPI document of an application. needs_key: whether paths under /v1/ need a key."""
     version = {
         "description": "The Phoenix whose API this is.",
         "required": True,

@@ -1,7 +1,4 @@
-"""The table of options: each with its name, type, default, bounds and help.
-
-make_app, the store, the command line, the environment variables and the README's table all use it.
-"""
+"""The table of options, for make_app, the store, the command line, the environment and the README."""
 
 from __future__ import annotations
 
@@ -17,8 +14,7 @@ class Option(NamedTuple):
 
     name: as in Python; max_page_size is --max-page-size on the command line.
     kind: the type of its value: str, int, float (seconds, always above 0) or bool.
-    default: the value if none is given. If it is None, None is allowed as a value.
-    help, metavar: what it means, in one clause, and the name of its value in --help.
+    default: if it is None, None is allowed as a value. metavar: the name of its value in --help.
     minimum, maximum: the bounds of a number, inclusive. maximum None: no bound.
     """
 

@@ -14,9 +14,8 @@ Handler = Callable[..., Response]
 class Router:
     """Finds the handler of a request.
 
-    routes: for each path the handler of each method, GET among them; HEAD has the same, and every path
-        answers OPTIONS. A path that ends in "{name}" is a prefix: the rest of a path is the identifier,
-        slashes included.
+    routes: for each path the handler of each method; HEAD has that of GET, and every path answers OPTIONS.
+        A path that ends in "{name}" is a prefix: the rest of a path is the identifier, slashes included.
     """
 
     def __init__(self, routes: Mapping[str, Mapping[str, Handler]]) -> None:

@@ -54,19 +54,15 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Serves a WSGI application over HTTP/1.1, one thread per connection.
 
     host: a name or address to listen at, IPv4 or IPv6. port: 0 takes a free one.
-    application: the WSGI callable.
     timeout: seconds that a connection may be idle, and that one request may take to arrive.
     headers: sent with the answers to requests that are refused before they reach the application.
     url: the address at which it listens. is_local: whether only this machine can reach it.
     Raises OSError if it cannot listen there.
 
-    At most MAX_CONNECTIONS are served at a time, fewer if the process may open few files; other clients wait.
-
     ``with Server(...) as server: server.serve_forever()``. Leaving the block closes idle connections at
     once, and gives the requests under way GRACE_SECONDS to finish.
-
-    A server stays with the process that made it. A forked child closes the sockets that it inherits, and
-    may make servers of its own.
+    At most MAX_CONNECTIONS are served at a time, fewer if the process may open few files; other clients wait.
+    A server stays with its process: a forked child closes the sockets that it inherits.
     """
 
     allow_reuse_address = sys.platform != "win32"
@@ -153,10 +149,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
 @functools.cache
 def _open_servers() -> weakref.WeakSet[Server]:
-    """Return the servers of this process. After a fork, the child closes its copies of their sockets.
-
-    Cached, so that this is registered once for all servers: Python cannot take it back.
-    """
+    """Return the servers of this process, whose sockets a forked child closes: registered once, for good."""
     servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
     def close_copies() -> None:

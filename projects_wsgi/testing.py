@@ -25,8 +25,7 @@ def live_server(projects: Iterable[str | Mapping[str, Any]] = (), **options: Any
 
     projects: the projects to create, besides "default": names, or arguments of Store.create, such as
         {"name": "agent", "description": "first steps", "kind": "experiment"}.
-    options: the options of make_app; the database is ":memory:" if none is given.
-    Raises ProjectExists, and the other errors of make_app and Store.create.
+    options, errors: those of make_app, and of Store.create; the database is ":memory:" if none is given.
     """
     app = make_app(options.pop("database", ":memory:"), **options)
     with contextlib.closing(app.store):

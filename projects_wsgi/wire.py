@@ -63,11 +63,7 @@ _BOOLEANS = {
 
 
 class PageParameters(NamedTuple):
-    """What a list request asks for.
-
-    start_id: the first id that the page may hold; None: any. limit: rows, > 0.
-    name_contains: "" is any. kinds: the kinds to list.
-    """
+    """What a list request asks for; see Store.list_rows."""
 
     start_id: int | None
     limit: int
@@ -76,11 +72,7 @@ class PageParameters(NamedTuple):
 
 
 def parse_page_parameters(query: str, max_page_size: int) -> PageParameters:
-    """Return the parameters of a list request.
-
-    query: the query string. max_page_size: rows, > 0; a larger limit becomes this.
-    Raises HTTPError (422).
-    """
+    """Return the parameters of a query string, no limit above max_page_size. Raises HTTPError (422)."""
     values = dict(parse_qsl(query, keep_blank_values=True))
     errors: list[ValidationError] = []
     limit_text = values.get("limit", str(DEFAULT_LIMIT))
@@ -112,10 +104,9 @@ _JSON_TYPE = re.compile(r"application/(?:[^/]*\+)?json", re.IGNORECASE)
 
 
 def parse_create(body: bytes, content_type: str) -> tuple[str, str | None]:
-    """Return the name and the description that a POST asks for.
+    """Return the name and the description that a POST asks for. Raises HTTPError (400, 422).
 
-    body: the request's body. content_type: its Content-Type, "" if none came.
-    Raises HTTPError (400, 422).
+    content_type: of the body; "" if none came.
     """
     document = _parse_object(body, content_type)
     name: Any = document.get("name")

@@ -19,10 +19,7 @@ _STATUS_LINES |= {413: "413 Content Too Large", 414: "414 URI Too Long", 422: "4
 
 
 class Response(NamedTuple):
-    """One answer.
-
-    content_type: None if there is no body. headers: those besides Content-Type and Content-Length.
-    """
+    """One answer. content_type: None without a body. headers: without Content-Type and Content-Length."""
 
     status: int
     content_type: str | None = None
@@ -32,8 +29,7 @@ class Response(NamedTuple):
     def send(self, start_response: StartResponse, common_headers: Headers, with_body: bool) -> list[bytes]:
         """Start the response and return what the server has to send.
 
-        common_headers: those that every answer carries.
-        with_body: False for the answer to a HEAD, which has the same headers and no body.
+        common_headers: those of every answer. with_body: False for the answer to a HEAD.
         """
         status, content_type, body, headers = self
         sent_headers = [*common_headers, *headers]
@@ -55,8 +51,7 @@ class HTTPError(Exception):
 class Request:
     """One request, read from its environ.
 
-    path: below the application's prefix; bytes that are not UTF-8 are U+FFFD, slashes at its start
-        count as one.
+    path: below the application's prefix; bytes that are not UTF-8 are U+FFFD, slashes at its start one.
     Raises HTTPError (400) for a path that is not as PEP 3333 has it.
     """
 
@@ -81,11 +76,10 @@ class Request:
         return str(self.environ.get("CONTENT_TYPE", ""))
 
     def read_body(self, max_size: int) -> bytes:
-        """Return the body.
+        """Return the body. max_size: bytes; a longer one is not read.
 
-        max_size: bytes; a longer body is not read.
-        Raises HTTPError: 400 if the body ends early or its length is not a number, 411 if its
-        length is unknown, 413 if it is too long.
+        Raises HTTPError: 400 if it ends early or its length is not a number, 411 if its length is
+        unknown, 413 if it is too long.
         """
         environ = self.environ
         content_length = environ.get("CONTENT_LENGTH", "")

@@ -19,7 +19,6 @@ logger = logging.getLogger("projects_wsgi")
 OnChange = Callable[[str, Project], object]
 
 MAX_ID = 2**63 - 1  # the largest integer of every engine
-
 _MAX_TRIES = 10  # of get_or_create, while others create and delete the same project
 
 
@@ -153,7 +152,7 @@ class Store(ABC):
         return self._tell("updated", project)
 
     def delete(self, key: ProjectKey) -> None:
-        """Delete the project and, with it, all rows that refer to it with ON DELETE CASCADE.
+        """Delete the project, and the rows of a host's tables that refer to it with ON DELETE CASCADE.
 
         Raises ProjectNotFound, DefaultProjectProtected.
         """
@@ -177,10 +176,7 @@ class Store(ABC):
 
     @contextlib.contextmanager
     def _writing(self, growth: int | None) -> Iterator[Session]:
-        """Give a session in a transaction, which is committed at the end of the block.
-
-        growth: characters to be stored; None for a deletion.
-        """
+        """Give a session in a transaction. growth: characters to be stored; None for a deletion."""
         if self._read_only:
             raise model.StoreReadOnly
         with Loan(self._writers, self._busy_timeout) as session:
@@ -260,10 +256,7 @@ def _check_name(name: str) -> None:
 
 
 def open_store(database: str | os.PathLike[str], **options: Any) -> Store:
-    """Open the store that a database name means: the path of an SQLite file, or ":memory:".
-
-    options, errors: see SQLiteStore.
-    """
+    """Open the store that a name means: the path of an SQLite file, or ":memory:"; see SQLiteStore."""
     from .sqlite import SQLiteStore  # which derives from what stands here
 
     return SQLiteStore(database, **options)

@@ -21,7 +21,6 @@ from ..model import ProjectsError, StoreBusy, StoreUnavailable
 # SQLite gives up the interpreter at each step: many readers at a time are three times as slow as one
 # after the other. So another connection is lent when the last has come back, or after this time.
 _TURN_SECONDS = 0.005
-
 _MAX_LOOK_SECONDS = 0.1  # a thread that waits looks again after a turn, then ever more seldom
 _RETRY_SECONDS = 0.001
 
@@ -29,9 +28,9 @@ _RETRY_SECONDS = 0.001
 class Driver(Protocol):
     """What a pool must know of the connections that it lends.
 
-    error: the class of their errors. is_lasting: whether a connection is the database itself, and so
-    ends with the pool alone. is_busy: tells whether the same statement may succeed later.
-    translated: returns the model's error for one of theirs. reset: undoes what a failed block began.
+    error: the class of their errors. is_lasting: whether a connection is the database itself.
+    is_busy: tells whether the same statement may succeed later. translated: returns the model's error
+    for one of theirs. reset: undoes what a failed block began.
     """
 
     error: type[Exception]
@@ -54,10 +53,7 @@ class Session:
         self.deadline = deadline
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """Execute a statement and return its cursor; raise the driver's errors.
-
-        While others stand in its way, it is tried again until the deadline.
-        """
+        """Execute a statement and return its cursor; until the deadline, try again while others are busy."""
         while True:
             try:
                 return self.connection.execute(sql, parameters)
@@ -70,9 +66,8 @@ class Session:
 class Loan(Session):
     """A session on a connection of a pool, for the length of a with block.
 
-    patience: seconds that it may take in all. Entering the block raises StoreBusy when no connection
-    becomes free, StoreUnavailable when the pool is closed. An error in the block undoes what it began;
-    the driver's errors become the model's.
+    patience: seconds that it may take in all. Entering the block raises StoreBusy or StoreUnavailable.
+    An error in the block undoes what it began; the driver's errors become the model's.
     """
 
     __slots__ = ("_pool", "mark", "place", "ready", "thread")

@@ -101,8 +101,7 @@ class SQLiteStore(Store):
         """Copy the database, as it is at this moment, to a file, while others go on using it.
 
         path: the file, which appears when it is complete. overwrite: whether it may exist already.
-        progress: called now and then with how many pages are copied, and how many there are.
-        Raises FileExistsError; StoreError when the file cannot be written.
+        progress: see Progress. Raises FileExistsError; StoreError when the file cannot be written.
         """
         with self._reading() as session:
             upkeep.copy(session, os.fspath(path), progress, overwrite=overwrite)

@@ -49,10 +49,7 @@ _PLENTY = 2**30  # bytes: more than the log and a change can be together
 
 
 class Database:
-    """What is at a path: opens sessions on it, and says what its errors mean.
-
-    path: absolute, or ":memory:". synchronous, max_size: see SQLiteStore; None: SQLite's own.
-    """
+    """Opens sessions on what is at a path, absolute or ":memory:", and says what its errors mean."""
 
     error: type[Exception] = sqlite3.Error
     is_lasting = False
@@ -115,10 +112,7 @@ class Database:
         """Raise StoreUnavailable where the path no longer names what was opened."""
 
     def check_room(self, session: Session, growth: int | None) -> None:
-        """Raise StoreFull where a change would leave too little room on the disk.
-
-        session: one that is in no transaction. growth: characters to be stored; None for a deletion.
-        """
+        """Raise StoreFull where a change would leave too little room. session: in no transaction."""
 
 
 class Memory(Database):
@@ -136,8 +130,7 @@ class Memory(Database):
 class File(Database):
     """A database file, made if missing, brought to this version's tables, or refused as it was.
 
-    patience: seconds that others are waited for. The rest: see SQLiteStore.
-    Raises StoreError.
+    patience: seconds that others are waited for. The rest, and errors: see SQLiteStore.
     """
 
     def __init__(

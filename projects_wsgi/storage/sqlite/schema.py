@@ -56,10 +56,7 @@ def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
 
 
 def migrate(session: Session, path: str) -> None:
-    """Make the tables, or bring those of an earlier version to this one, in one transaction.
-
-    See read_version, also for errors.
-    """
+    """Make the tables, or bring those of an earlier version to this one; see read_version for errors."""
     # Read again, now that nobody else can be doing the same.
     version = read_version(session, path, "BEGIN IMMEDIATE")
     for migration in MIGRATIONS[version:]:

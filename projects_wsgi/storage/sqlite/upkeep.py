@@ -26,10 +26,7 @@ _PATIENCE_SECONDS = 5.0
 
 @contextlib.contextmanager
 def opened_as_it_is(path: str) -> Iterator[Session]:
-    """Give a session on a file that exists, whatever it holds; it is neither made nor upgraded.
-
-    Raises StoreError, also for what SQLite says within the block.
-    """
+    """Give a session on a file that exists, and is neither made nor upgraded. Raises StoreError."""
     path = os.path.abspath(path)
     if not os.path.exists(path):
         raise StoreUnavailable(f"there is no database {path}")
@@ -43,11 +40,7 @@ def opened_as_it_is(path: str) -> Iterator[Session]:
 
 
 def copy(session: Session, path: str, progress: Progress | None = None, *, overwrite: bool = False) -> None:
-    """Copy the database of a session, as it is at this moment, to a file.
-
-    path, progress, overwrite: see SQLiteStore.backup.
-    Raises FileExistsError; StoreError when the file cannot be written.
-    """
+    """Copy the database of a session, as it is at this moment, to a file; see SQLiteStore.backup."""
     path = os.path.abspath(path)
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists already")
@@ -113,10 +106,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def find_faults(session: Session) -> list[str]:
-    """Return what is wrong with a database, one line each; nothing if all is well.
-
-    Raises sqlite3.OperationalError when it cannot be read.
-    """
+    """Return what is wrong with a database, one line each. Raises sqlite3.OperationalError."""
     faults = []
     try:
         faults += [line for (line,) in session.execute("PRAGMA integrity_check") if line != "ok"]
