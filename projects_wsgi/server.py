@@ -260,9 +260,8 @@ class _Request(io.RawIOBase):
         self.connection = connection
         self.line = b""
         self.environ: Environ = {**connection.server.base_environ, "SERVER_PROTOCOL": "HTTP/1.1"}
-        # Until the head is read, the end of the body is unknown, and the connection cannot be used again.
-        self.is_last = True
-        self._has_more_chunks = True
+        self.is_last = False  # whether the connection ends after this request
+        self._has_more_chunks = True  # until the head is read, because the end of the body is unknown
         self._left = 0  # bytes of the body or of the current chunk
         self._expects_continue = False
         self.can_be_ignored = False  # whether skipping the body costs less than a new connection

@@ -300,6 +300,24 @@ def test_malformed_chunks_end_the_request_and_the_connection(client: Client, chu
     assert client.is_closed()
 
 
+@pytest.mark.parametrize("chunks", [b"x\r\n", b"0\r\nno trailer\r\n\r\n", b"1\r\n \n", b"1;" + b"x" * 65_536])
+def test_a_malformed_body_is_an_oserror_for_any_application(chunks: bytes) -> None:
+    raised: list[BaseException] = []
+
+    def read(environ: Any, start_response: Any) -> Any:
+        try:
+            environ["wsgi.input"].read()
+        except Exception as error:
+            raised.append(error)
+        start_response("204 No Content", [])
+        return []
+
+    with serving(read) as server, contextlib.closing(Client(server)) as client:
+        assert client.ask(post(chunks + b"\r\n", "Transfer-Encoding: chunked"))[0] == 204
+        assert client.is_closed()
+    assert [isinstance(error, OSError) for error in raised] == [True]
+
+
 def test_too_large_a_body_is_refused_unread_chunked_or_not(client: Client, server: Server) -> None:
     status, headers, _ = client.ask(post(b"", "Content-Length: 1048577"))
     assert (status, headers["connection"]) == (413, "close")
@@ -754,6 +772,16 @@ def test_without_free_descriptors_clients_wait_and_the_server_does_not_spin(
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert client.recv(1)
+
+
+def test_a_process_that_may_open_any_number_of_files_serves_clients(
+    projects_app: ProjectsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    # Not every system can be told so, but some containers are.
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with serving(projects_app) as server, contextlib.closing(Client(server)) as client:
+        assert client.ask(get())[0] == 200
 
 
 def test_without_threads_a_client_is_sent_away_and_the_next_one_is_served(
