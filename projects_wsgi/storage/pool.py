@@ -119,9 +119,11 @@ class Pool:
         self._holders: dict[int, weakref.ref[Loan]] = {}  # by the place of a connection
         self._waiting: deque[Loan] = deque()
         self._turn_ends = 0.0
-        if not (self.driver.is_lasting and self._connections):
-            # A child neither uses nor closes what it has inherited: SQLite would drop the parent's
-            # locks, or remove its log.
+        if self.driver.is_lasting and any(self._connections):
+            for connection in self._connections:  # each process has its own after a fork
+                self.driver.reset(connection)
+        else:
+            # A child neither uses nor closes what it has inherited: SQLite would undo the parent's work.
             self._inherited.append(self._connections)
             self._connections = [None for _ in self.places]
 
@@ -234,6 +236,8 @@ class Pool:
         that forks has itself, and what others keep for too long.
         """
         deadline = time.monotonic() + self._fork_patience
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            deadline = 0.0  # a signal came while this thread was in here: nobody can give back
         while self._is_in_use() and time.monotonic() < deadline:
             time.sleep(_RETRY_SECONDS)
         with self._lock:

@@ -309,8 +309,10 @@ def fork(*_):
     began = time.monotonic()
     child = os.fork()
     if child == 0:
+        if sys.argv[1] == ":memory:":  # of which it has a copy
+            store.create("child")
         os._exit(0)
-    os.waitpid(child, 0)
+    assert os.waitpid(child, 0)[1] == 0
     took.append(time.monotonic() - began)
 
 if sys.argv[2] == "progress":
@@ -332,6 +334,39 @@ def test_a_fork_does_not_wait_for_what_its_own_thread_holds(
     tmp_path: Path, database: str, moment: str
 ) -> None:
     assert run_script(FORK_WITH_A_CONNECTION_IN_HAND, database, moment, cwd=tmp_path) == "3"
+
+
+FORK_IN_THE_MIDDLE_OF_THE_POOL = """
+import os, threading, time, warnings
+from projects_wsgi import SQLiteStore
+warnings.simplefilter("ignore")
+store = SQLiteStore("projects.db", busy_timeout=20)
+is_held, may_end = threading.Event(), threading.Event()
+
+def read():
+    with store._reading():
+        is_held.set()
+        may_end.wait()
+
+thread = threading.Thread(target=read)
+thread.start()
+is_held.wait()
+began = time.monotonic()
+with store._readers._lock:  # as if a signal's handler forked while its thread is in the pool
+    may_end.set()
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+assert time.monotonic() - began < 1
+print(store.create("agent").id)
+store.close()
+"""
+
+
+def test_a_fork_in_the_middle_of_the_pool_does_not_wait_for_what_cannot_come_back(tmp_path: Path) -> None:
+    assert run_script(FORK_IN_THE_MIDDLE_OF_THE_POOL, cwd=tmp_path) == "2"
 
 
 FORK_FROM_TWO_BACKUPS = """

@@ -24,15 +24,14 @@ MEMORY = ":memory:"
 # How a file is opened, as SQLite's URIs spell it; the last, where nobody changes it, takes no locks.
 MAKE, WRITE, READ, _READ_UNCHANGING = "rwc", "rw", "ro", "ro&immutable=1"
 
-# SQLite looks for a lock ever more seldom, and so would come too late among many writers: after this
-# time it gives up, and the session tries again.
+# SQLite looks for a lock ever more seldom, too late among many writers: a session looks instead.
 _SQLITE_PATIENCE_SECONDS = 0.004
 
 # How the messages of errors begin: sqlite3 shows SQLite's result codes only from Python 3.11 on.
 _BUSY = ("database is locked", "database table is locked", "database schema is locked", "locking protocol")
 _FULL = "database or disk is full"
 
-# What SQLite says, among other cases, where processes cannot share the memory that its log needs.
+# What SQLite says, among others, where processes cannot share the memory that its log needs.
 _WITHOUT_SHARED_MEMORY = ("unable to open database file", "disk I/O error")
 
 # Twice SQLite's own: a page of listed projects that lie scattered among others touches many of the file's.

@@ -17,11 +17,8 @@ from .file import MAKE, Database, diagnosis
 # Told now and then how many pages are copied, and how many there are.
 Progress = Callable[[int, int], None]
 
-# The pages of one step of a copy, after which progress is told.
-_STEP_PAGES = 1_000
-
-# How long others may be in the way before the work is given up.
-_PATIENCE_SECONDS = 5.0
+_STEP_PAGES = 1_000  # after which progress is told
+_PATIENCE_SECONDS = 5.0  # for others who are in the way
 
 
 @contextlib.contextmanager
