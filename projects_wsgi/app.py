@@ -41,8 +41,7 @@ class ProjectsApp:
         self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
         self._authenticate = authenticate
         self.needs_key = needs_key
-        # Functions, not bound methods: they would refer back to the application, and a dropped one
-        # would keep its store open until the garbage collector runs.
+        # Functions, not bound methods, which would keep a dropped application and its store alive.
         app = type(self)
         refuse = app.refuse_write if read_only else None
         collection = {"GET": app.list_projects, "POST": refuse or app.create_project}

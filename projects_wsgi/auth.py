@@ -35,8 +35,7 @@ def authorize(request: Request, authenticate: Authenticate) -> None:
     """Return if a request is allowed; the rest of it, and its body, are not looked at.
 
     authenticate: called for every path under /v1/; the others are open, and tell nothing of projects.
-    Raises HTTPError: 401 if the sender is not known, 403 if the role does not allow the method;
-    ValueError for a role that there is not.
+    Raises HTTPError: 401 if the sender is not known, 403 if the role does not allow the method.
     """
     if not request.path.startswith("/v1/"):
         return

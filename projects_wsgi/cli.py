@@ -21,9 +21,8 @@ _KEYS_FILE = KEYS._replace(default="projects.keys", help="the keys file")  # whi
 def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run the command line; the server until Ctrl-C or SIGTERM.
 
-    arguments: those after the program's name; None: the process's. environ: None: the process's.
-    Returns the exit status: 2 after an error that the user can correct, which is printed in one line;
-    130 when a signal ended the command, but 0 when it ended the server.
+    arguments, environ: None: the process's. Returns the exit status: 2 after an error in one line, 130
+    when a signal ended the command, but 0 when it ended the server.
     """
     commands.catch_signals()
     for stream in (sys.stdout, sys.stderr):

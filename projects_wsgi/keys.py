@@ -159,8 +159,7 @@ def parse_day(text: str) -> datetime.date:
 def add_key(path: str | os.PathLike[str], name: str, role: Role, expires: datetime.date | None = None) -> str:
     """Make a key, add its digest to the file, and return the key, which is stored nowhere.
 
-    The file is made if it is missing. Raises KeysError if the name is taken or not valid, or the file
-    cannot be changed.
+    The file is made if it is missing. Raises KeysError.
     """
     import secrets  # here, because most servers need neither this nor hashlib, which take 5 ms
 

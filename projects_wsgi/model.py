@@ -22,8 +22,7 @@ class ProjectKind(str, enum.Enum):
     DATASET_EVALUATOR = "dataset_evaluator"
 
 
-# What the API shows of a project: (id, name, description). A plain tuple, because making Projects
-# of a page would cost a tenth of the answer.
+# (id, name, description), what the API shows: making Projects of a page would cost a tenth of the answer.
 ProjectRow = tuple[int, str, Optional[str]]
 
 

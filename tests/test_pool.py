@@ -63,7 +63,8 @@ def test_who_is_broken_off_while_waiting_keeps_nobody_from_writing(
     is_held, may_end = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with store._writing(0):
+        with store._writing() as session:
+            store._begin(session, 0)
             is_held.set()
             may_end.wait()
 
@@ -148,11 +149,13 @@ def test_those_who_wait_are_served_in_the_order_in_which_they_came(store: Store)
     order: list[int] = []
 
     def write(number: int) -> None:
-        with store._writing(0):
+        with store._writing() as session:
+            store._begin(session, 0)
             order.append(number)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    with store._writing(0):
+    with store._writing() as session:
+        store._begin(session, 0)
         for number, thread in enumerate(threads):
             thread.start()
             while len(store._writers._waiting) <= number:
@@ -265,7 +268,8 @@ def test_who_waits_for_a_store_that_is_closed_is_told_at_once(store: Store) -> N
             store.create("agent")
         errors.append(caught.value)
 
-    with store._writing(0), running(wait):
+    with store._writing() as session, running(wait):
+        store._begin(session, 0)
         while not store._writers._waiting:
             time.sleep(0.001)
         store.close()

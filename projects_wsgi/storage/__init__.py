@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, Callable
 
 from .. import model
@@ -25,8 +25,7 @@ _MAX_TRIES = 10  # of get_or_create, while others create and delete the same pro
 class Store(ABC):
     """Keeps projects: the rules are here, and an engine derived from it is little more than SQL.
 
-    readers, searchers, writers: pools, which may be the same. Searches, which may take long, have one
-        of their own, so that other reads do not wait for them.
+    readers, searchers, writers: pools, which may be the same. Nobody else waits for searches in theirs.
     busy_timeout, on_change, read_only: see SQLiteStore.
 
     Each call is atomic and safe from any thread. A call that returns has its change on stable storage,
@@ -112,7 +111,8 @@ class Store(ABC):
             _check_text("description", description)
         kind = ProjectKind.STANDARD if name == model.PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
         try:
-            with self._writing(len(name) + len(description or "")) as session:
+            with self._writing() as session:
+                self._begin(session, len(name) + len(description or ""))
                 project = self._insert(session, name, name.casefold(), kind, description)
                 if project is None:
                     raise model.ChangeForbidden(f"something in the database kept {name!r} from being created")
@@ -144,7 +144,8 @@ class Store(ABC):
         if description is None:
             return self.get(key)
         _check_text("description", description)
-        with self._writing(len(description)) as session:
+        with self._writing() as session:
+            self._begin(session, len(description))
             is_set = self._set_description(session, _address(key), description)
             project = self._found(session, key)
             if not is_set:
@@ -156,7 +157,8 @@ class Store(ABC):
 
         Raises ProjectNotFound, DefaultProjectProtected.
         """
-        with self._writing(None) as session:
+        with self._writing() as session:
+            self._begin(session, None)
             project = self._found(session, key)
             if project.id == model.DEFAULT_PROJECT_ID:
                 raise model.DefaultProjectProtected
@@ -174,15 +176,10 @@ class Store(ABC):
     def _reading(self) -> Loan:
         return Loan(self._readers, self._busy_timeout)
 
-    @contextlib.contextmanager
-    def _writing(self, growth: int | None) -> Iterator[Session]:
-        """Give a session in a transaction. growth: characters to be stored; None for a deletion."""
+    def _writing(self) -> _Transaction:
         if self._read_only:
             raise model.StoreReadOnly
-        with Loan(self._writers, self._busy_timeout) as session:
-            self._begin(session, growth)
-            yield session
-            session.execute("COMMIT")
+        return _Transaction(self._writers, self._busy_timeout)
 
     def _found(self, session: Session, key: ProjectKey) -> Project:
         project = self._select(session, _address(key))
@@ -230,11 +227,27 @@ class Store(ABC):
 
     @abstractmethod
     def _begin(self, session: Session, growth: int | None) -> None:
-        """Begin a transaction, if that much may be written now."""
+        """Begin a transaction. growth: characters that it will store; None: it only deletes."""
 
     @abstractmethod
     def _probe(self, session: Session) -> None:
         """Raise unless the projects can be read."""
+
+
+class _Transaction(Loan):
+    """A session in which a transaction is begun, and committed at the end of the block.
+
+    A generator would be shorter; but an error that it replaces lives on in a cycle from Python 3.12 on.
+    """
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            if error is None:
+                self.execute("COMMIT")
+        except BaseException as failure:
+            super().__exit__(kind, failure, traceback)
+            raise
+        super().__exit__(kind, error, traceback)
 
 
 def _address(key: ProjectKey) -> int | str:

@@ -101,14 +101,16 @@ class Pool:
     fork_patience: seconds that a fork waits for other threads to give their connections back.
     """
 
+    _is_closed = True  # until it is whole
+
     def __init__(self, driver: Driver, size: int, fork_patience: float) -> None:
         self.driver = driver
         self.places = range(size)
         self._fork_patience = fork_patience
-        self._is_closed = False
         self._connections: list[Any] = []
         self._inherited: list[Any] = []
         self.begin()
+        self._is_closed = False
         _pools[id(self)] = self
         _hook_into_forks()
 
@@ -163,7 +165,7 @@ class Pool:
 
     def __del__(self) -> None:
         # Connections that are only dropped are closed as well, but with a warning from Python 3.13 on.
-        if hasattr(self, "_lock"):
+        if not self._is_closed:
             self.close()
 
     # With the lock held

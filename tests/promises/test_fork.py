@@ -212,7 +212,8 @@ store = SQLiteStore("projects.db", busy_timeout=0.2)
 is_writing = threading.Event()
 
 def write_slowly():
-    with store._writing(None) as session:
+    with store._writing() as session:
+        store._begin(session, 0)
         session.execute("UPDATE projects SET description = 'slow' WHERE id = 1")
         is_writing.set()
         time.sleep(0.5)
@@ -319,7 +320,8 @@ if sys.argv[2] == "progress":
     store.backup("copy.db", fork)
 else:
     signal.signal(signal.SIGALRM, fork)
-    with store._writing(0):
+    with store._writing() as session:
+        store._begin(session, 0)
         signal.setitimer(signal.ITIMER_REAL, 0.01)
         time.sleep(0.05)
 assert len(took) >= 1 and max(took) < 1, took
@@ -423,7 +425,8 @@ def fork(*_):
 
 signal.signal(signal.SIGALRM, fork)
 try:
-    with store._writing(0) as session:
+    with store._writing() as session:
+        store._begin(session, 0)
         session.execute("UPDATE projects SET description = 'of the parent'")
         assert os.path.exists("projects.db-journal")
         signal.setitimer(signal.ITIMER_REAL, 0.01)

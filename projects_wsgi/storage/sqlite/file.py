@@ -60,11 +60,7 @@ class Database:
         self._max_size = max_size
 
     def session(self, deadline: float, mode: str = WRITE) -> Session:
-        """Return a session on a new connection, in autocommit, that any thread may use.
-
-        deadline: until when it waits for others, by time.monotonic(). mode: MAKE, WRITE or READ.
-        Raises sqlite3.Error.
-        """
+        """Return a session on a new connection, in autocommit, for any thread. Raises sqlite3.Error."""
         is_file = self.path != MEMORY
         connection = sqlite3.connect(
             f"file:{quote(os.fsencode(self.path.replace(os.sep, '/')))}?mode={mode}" if is_file else MEMORY,

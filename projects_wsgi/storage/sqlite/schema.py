@@ -12,8 +12,7 @@ NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 # MIGRATIONS[n] turns a file of version n (PRAGMA user_version) into one of version n + 1.
 MIGRATIONS: Sequence[Sequence[str]] = (
     (
-        # AUTOINCREMENT: an id is never used twice. description is last, so that scans need not
-        # step over it.
+        # AUTOINCREMENT: an id is never used twice. description is last, lest scans step over it.
         """CREATE TABLE projects (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             name TEXT NOT NULL UNIQUE,
@@ -35,8 +34,7 @@ _COLUMNS = {"id", "name", "folded_name", "kind", "created_at", "updated_at", "de
 def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
     """Begin a transaction and return the version of a file's tables in it; 0: there are none yet.
 
-    path: the file's, for messages. After an error, the session's connection must be closed.
-    Raises StoreUnavailable where the tables are another program's, or of a newer version.
+    Raises StoreUnavailable where they are another program's, or newer; then close the connection.
     """
     session.execute(begin)
     (version,) = session.execute("PRAGMA user_version").fetchone()

@@ -63,7 +63,6 @@ def copy(session: Session, path: str, progress: Progress | None = None, *, overw
 
 
 def _check_target(session: Session, path: str) -> None:
-    """Raise StoreUnavailable where a copy would replace what it must not."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise StoreUnavailable(f"cannot copy the database to {path}: it is not a file")
     ((_, _, source),) = session.execute("PRAGMA database_list")
@@ -83,8 +82,7 @@ def _copy(session: Session, path: str, progress: Progress | None) -> None:
         if progress is not None:
             progress(total - remaining, total)
 
-    # A transaction that reads holds the source still: what others write meanwhile is not copied, and
-    # does not make the copying begin anew.
+    # A transaction holds the source still: what others write does not make the copying begin anew.
     session.execute("BEGIN")
     session.execute("SELECT count(*) FROM sqlite_master").fetchone()
     target = Database(path, synchronous="FULL").session(session.deadline, MAKE)
