@@ -16,7 +16,7 @@ class Role(str, enum.Enum):
     ADMIN = "admin"
 
 
-# Returns the role of whoever sent a request, given its environ; None if it is not known.
+# Returns the role of the sender of a request, given its environ; None if it is not known.
 Authenticate = Callable[[Environ], Optional[Union[Role, str]]]
 
 

@@ -22,7 +22,7 @@ class ProjectKind(str, enum.Enum):
     DATASET_EVALUATOR = "dataset_evaluator"
 
 
-# (id, name, description), what the API shows: making Projects of a page would cost a tenth of the answer.
+# (id, name, description). Not a Project, because making those would take a tenth of a page's time.
 ProjectRow = tuple[int, str, Optional[str]]
 
 

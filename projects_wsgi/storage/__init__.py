@@ -25,7 +25,7 @@ _MAX_TRIES = 10  # of get_or_create, while others create and delete the same pro
 class Store(ABC):
     """Keeps projects: the rules are here, and an engine derived from it is little more than SQL.
 
-    readers, searchers, writers: pools, which may be the same. Nobody else waits for searches in theirs.
+    readers, searchers, writers: pools, which may be the same. Searches take long, so they have their own.
     busy_timeout, on_change, read_only: see SQLiteStore.
 
     Each call is atomic and safe from any thread. A call that returns has its change on stable storage,

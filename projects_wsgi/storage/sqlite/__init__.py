@@ -19,7 +19,7 @@ _MAX_READERS = 10  # more would not be faster, and each holds three file descrip
 _MAX_SEARCHERS = 5
 _MAX_TRANSACTION_SECONDS = 60.0  # longer than any lasts on a disk that answers
 
-# Of a longer text, instr() would compare every byte at every place of a long name; Python is wiser.
+# For longer texts, instr() can take quadratic time, and Python's own search does not.
 _MAX_INSTR_LENGTH = 32
 
 _SELECT_ROWS = "SELECT id, name, description FROM projects"

@@ -21,10 +21,10 @@ logger = logging.getLogger("projects_wsgi")
 
 MEMORY = ":memory:"
 
-# How a file is opened, as SQLite's URIs spell it; the last, where nobody changes it, takes no locks.
+# How a file is opened, in SQLite's URIs; the last is for a file that nobody changes, and takes no locks.
 MAKE, WRITE, READ, _READ_UNCHANGING = "rwc", "rw", "ro", "ro&immutable=1"
 
-# SQLite looks for a lock ever more seldom, too late among many writers: a session looks instead.
+# Among many writers, SQLite would look for a lock too rarely; the session tries again instead.
 _SQLITE_PATIENCE_SECONDS = 0.004
 
 # How the messages of errors begin: sqlite3 shows SQLite's result codes only from Python 3.11 on.
@@ -42,7 +42,7 @@ _CACHE_KIB = 4_096
 _BYTES_OF_A_CHANGE = 65_536
 _BYTES_PER_CHARACTER = 16
 
-# The last room on a disk: SQLite writes even a deletion to its log first, and then grows the file.
+# Kept free on a disk: SQLite writes even a deletion to its log first, and may then grow the file.
 _BYTES_FOR_DELETIONS = 131_072
 _PLENTY = 2**30  # bytes: more than the log and a change can be together
 

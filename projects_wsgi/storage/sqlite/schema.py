@@ -12,7 +12,7 @@ NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 # MIGRATIONS[n] turns a file of version n (PRAGMA user_version) into one of version n + 1.
 MIGRATIONS: Sequence[Sequence[str]] = (
     (
-        # AUTOINCREMENT: an id is never used twice. description is last, lest scans step over it.
+        # AUTOINCREMENT: an id is never used twice. description is last, so scans skip it.
         """CREATE TABLE projects (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             name TEXT NOT NULL UNIQUE,
