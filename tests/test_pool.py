@@ -82,6 +82,9 @@ def test_who_is_broken_off_while_waiting_keeps_nobody_from_writing(
     assert is_idle(store)
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 10), reason="Python 3.9 may leave a with block without releasing its lock"
+)
 def test_no_moment_at_which_an_exception_comes_leaves_anything_lent_or_begun(store: Store) -> None:
     # Another thread writes as well, so that the main thread sometimes waits and is handed over to.
     done = threading.Event()
