@@ -19,7 +19,7 @@ from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
 from .storage.sqlite import upkeep
 
 PROGRAM = "projects-wsgi"
-_POLL_SECONDS = 0.1  # how often the server checks whether it must stop
+_POLL_SECONDS = 0.1  # how long a signal may go unnoticed: one that comes just before a sleep does not end it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -83,7 +83,7 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
             with contextlib.suppress(KeyboardInterrupt):
                 hold_signals(False)
                 while True:
-                    time.sleep(60)
+                    time.sleep(_POLL_SECONDS)
             server.shutdown()
 
 
