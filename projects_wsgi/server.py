@@ -25,6 +25,7 @@ from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import SimpleHandler
 from wsgiref.headers import Headers
 
+from .options import TIMEOUT
 from .wsgi import Environ, HTTPError, StartResponse, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
@@ -37,7 +38,6 @@ MAX_HEADERS = 100
 MAX_SKIPPED_SIZE = 65_536
 LINGER_SECONDS = 2.0
 GRACE_SECONDS = 5.0
-
 _PIECE_SIZE = 262_144
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -74,7 +74,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         port: int,
         application: WSGIApplication,
         *,
-        timeout: float = 30.0,
+        timeout: float = TIMEOUT.default,
         headers: Iterable[tuple[str, str]] = (),
     ) -> None:
         self.application = application

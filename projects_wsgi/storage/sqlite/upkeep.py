@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Callable
 
 from ...model import StoreFull, StoreUnavailable
+from ...options import BUSY_TIMEOUT
 from ..pool import Session
 from .file import MAKE, Database, diagnosis
 
@@ -18,7 +19,6 @@ from .file import MAKE, Database, diagnosis
 Progress = Callable[[int, int], None]
 
 _STEP_PAGES = 1_000  # after which progress is told
-_PATIENCE_SECONDS = 5.0  # for others who are in the way
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def opened_as_it_is(path: str) -> Iterator[Session]:
         raise StoreUnavailable(f"there is no database {path}")
     database = Database(path)
     try:
-        session = database.session(time.monotonic() + _PATIENCE_SECONDS)
+        session = database.session(time.monotonic() + BUSY_TIMEOUT.default)
         with closing(session.connection):
             yield session
     except sqlite3.Error as error:
