@@ -91,6 +91,12 @@ def build_parser() -> argparse.ArgumentParser:
     backup.add_argument("--force", action="store_true", help="overwrite DEST if it exists")
     _complete(backup, lambda it: commands.back_up(it.db, it.destination, overwrite=it.force), [DATABASE])
 
+    restore = subparsers.add_parser(
+        "restore", help="replace what a database holds, also one in use, by a backup"
+    )
+    restore.add_argument("backup", metavar="BACKUP", help="the file that backup made")
+    _complete(restore, lambda it: commands.restore(it.db, it.backup), [DATABASE])
+
     keys = subparsers.add_parser("keys", help="add, list or revoke keys")
     subparsers = keys.add_subparsers(title="commands", metavar="COMMAND", required=True)
 

@@ -13,10 +13,10 @@ import threading
 import time
 from typing import Any
 
-from . import keys, make_app
+from . import SQLiteStore, keys, make_app
 from .auth import Role
 from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
-from .storage.sqlite import upkeep
+from .storage import upkeep
 
 PROGRAM = "projects-wsgi"
 _POLL_SECONDS = 0.1  # how long a signal may go unnoticed: one that comes just before a sleep does not end it
@@ -104,6 +104,14 @@ def back_up(database: str, destination: str, *, overwrite: bool) -> None:
     except FileExistsError as error:
         raise CommandError(f"{error}; overwrite it with --force") from None
     print(f"{database} is copied to {destination}")
+
+
+def restore(database: str, backup: str) -> None:
+    """Replace the contents of a database, which may be in use, by a backup. Raises StoreError."""
+    progress = _draw_progress if sys.stderr.isatty() else None
+    with contextlib.closing(SQLiteStore(database)) as store:
+        store.restore(backup, progress)
+    print(f"{database} holds what {backup} does")
 
 
 def add_key(file: str, name: str, role: str, expires: str | None) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from projects_wsgi import SQLiteStore, Store, StoreBusy, StoreUnavailable
 from projects_wsgi.storage import pool
-from projects_wsgi.storage.sqlite.file import Database
+from projects_wsgi.storage.sqlite.database import Database
 
 from .support.databases import connect, names
 from .support.process import environment

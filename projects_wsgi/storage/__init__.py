@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Callable
 
 from .. import model
@@ -59,11 +59,13 @@ class Store(ABC):
         limit: int = 100,
         name_contains: str = "",
         kinds: Collection[ProjectKind] = (ProjectKind.STANDARD,),
+        max_size: int | None = None,
     ) -> list[ProjectRow]:
         """Return one page of projects, newest id first, as (id, name, description) rows.
 
         start_id: the first id that the page may hold; None: any. limit: rows, > 0.
         name_contains: text that the name holds, compared by Unicode case folding; "" is any.
+        max_size: characters; the row after the one that makes the page longer is the last. None: no bound.
         """
         if limit < 1:
             raise ValueError(f"limit must be at least 1 row, not {limit}")
@@ -73,7 +75,8 @@ class Store(ABC):
             return []
         folded = name_contains.casefold()
         with Loan(self._searchers if folded else self._readers, self._busy_timeout) as session:
-            return self._select_page(session, first_id, min(limit, MAX_ID), folded, wanted)
+            # Not kept in a variable: what is left of it must be gone before its connection is lent again.
+            return _fetch(self._select_page(session, first_id, min(limit, MAX_ID), folded, wanted), max_size)
 
     def get(self, key: ProjectKey) -> Project:
         """Return the project of a key. Raises ProjectNotFound."""
@@ -179,7 +182,7 @@ class Store(ABC):
     def _writing(self) -> _Transaction:
         if self._read_only:
             raise model.StoreReadOnly
-        return _Transaction(self._writers, self._busy_timeout)
+        return _Transaction(self._writers, self._busy_timeout, self._commit)
 
     def _found(self, session: Session, key: ProjectKey) -> Project:
         project = self._select(session, _address(key))
@@ -200,8 +203,8 @@ class Store(ABC):
     @abstractmethod
     def _select_page(
         self, session: Session, first_id: int, limit: int, folded: str, kinds: Collection[ProjectKind]
-    ) -> list[ProjectRow]:
-        """Return rows of these kinds, from first_id down, whose folded names hold the folded text."""
+    ) -> Iterable[ProjectRow]:
+        """Return rows of these kinds, from first_id down, whose folded names hold the text, one by one."""
 
     @abstractmethod
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
@@ -230,6 +233,10 @@ class Store(ABC):
         """Begin a transaction. growth: characters that it will store; None: it only deletes."""
 
     @abstractmethod
+    def _commit(self, session: Session) -> None:
+        """End a transaction: when this returns, what it changed is on stable storage."""
+
+    @abstractmethod
     def _probe(self, session: Session) -> None:
         """Raise unless the projects can be read."""
 
@@ -240,14 +247,34 @@ class _Transaction(Loan):
     A generator would be shorter; but an error that it replaces lives on in a cycle from Python 3.12 on.
     """
 
+    __slots__ = ("_commit",)
+
+    def __init__(self, pool: Pool, patience: float, commit: Callable[[Session], None]) -> None:
+        super().__init__(pool, patience)
+        self._commit = commit
+
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             if error is None:
-                self.execute("COMMIT")
+                self._commit(self)
         except BaseException as failure:
             super().__exit__(kind, failure, traceback)
             raise
         super().__exit__(kind, error, traceback)
+
+
+def _fetch(rows: Iterable[ProjectRow], max_size: int | None) -> list[ProjectRow]:
+    """Fetch all rows, or as many as max_size characters need and the one after them."""
+    if max_size is None:
+        return list(rows)
+    fetched: list[ProjectRow] = []
+    size = 0
+    for row in rows:
+        fetched.append(row)
+        if size > max_size:
+            break
+        size += len(row[1]) + len(row[2] or "")
+    return fetched
 
 
 def _address(key: ProjectKey) -> int | str:

@@ -30,7 +30,8 @@ class Driver(Protocol):
 
     error: the class of their errors. is_lasting: whether a connection is the database itself.
     is_busy: tells whether the same statement may succeed later. translated: returns the model's error
-    for one of theirs. reset: undoes what a failed block began.
+    for one of theirs. reset: undoes what a failed block began. check: raises the model's error if what a
+    session is connected to is gone. disconnect: closes a connection.
     """
 
     error: type[Exception]
@@ -40,6 +41,8 @@ class Driver(Protocol):
     def is_busy(self, error: Exception) -> bool: ...
     def translated(self, error: Exception) -> ProjectsError: ...
     def reset(self, connection: Any) -> None: ...
+    def check(self, session: Session) -> None: ...
+    def disconnect(self, connection: Any) -> None: ...
 
 
 class Session:
@@ -84,6 +87,7 @@ class Loan(Session):
     def __enter__(self) -> Loan:
         try:
             self.connection = self._pool.take(self)
+            self.driver.check(self)
         except BaseException as error:
             self.__exit__(None, error, None)
             raise
@@ -201,8 +205,8 @@ class Pool:
             try:
                 self.driver.reset(connection)
             except self.driver.error:
-                connection.close()
                 self._connections[place] = None
+                self.driver.disconnect(connection)
         del self._holders[place]
         if self._is_closed:
             self._disconnect()
@@ -212,7 +216,7 @@ class Pool:
         for place, connection in enumerate(self._connections):
             if connection is not None and place not in self._holders:
                 self._connections[place] = None
-                connection.close()
+                self.driver.disconnect(connection)
 
     # Waiting and forking
 

@@ -9,16 +9,20 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
-from projects_wsgi import SQLiteStore, Store, StoreUnavailable
+from projects_wsgi import SQLiteStore, Store, StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable
+from projects_wsgi.storage import upkeep
 
 from ..support.databases import connect, names
-from ..support.process import environment, refusal, run, start_together
+from ..support.process import environment, refusal, run, running_server, start_together
 
 WRITE = """
 import itertools, sys
@@ -123,7 +127,7 @@ def test_a_backup_never_takes_the_place_of_what_is_in_use(
     for path in (file, tmp_path / "link.db"):
         with pytest.raises(StoreUnavailable, match="that is the database itself"):
             file_store.backup(path, overwrite=True)
-    with pytest.raises(StoreUnavailable, match="it is not a file"):
+    with pytest.raises(StoreUnavailable, match="it is a folder; name a file"):
         file_store.backup(tmp_path, overwrite=True)
     other = tmp_path / "other.db"
     with closing(SQLiteStore(other)) as store:
@@ -295,3 +299,309 @@ sys.exit(cli.main(["backup", "copy.db"]))
     result = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=30)
     assert (result.returncode, result.stdout, result.stderr) == (128 + signal.SIGINT, "", "")
     assert [path.name for path in tmp_path.iterdir()] == ["projects.db"]
+
+
+# What the copy is like
+
+
+def test_a_backup_is_open_to_nobody_to_whom_the_database_is_closed(
+    file: Path, file_store: SQLiteStore
+) -> None:
+    modes: list[int] = []
+
+    def look(*_: int) -> None:
+        modes.extend(stat.S_IMODE(entry.stat().st_mode) for entry in file.parent.glob("*.unfinished"))
+
+    for mode in (0o600, 0o640, 0o644):
+        file.chmod(mode)
+        file_store.backup(file.with_name("copy.db"), look, overwrite=True)
+        modes.append(stat.S_IMODE(file.with_name("copy.db").stat().st_mode))
+        assert set(modes) == {mode}
+        modes.clear()
+
+
+def test_any_number_of_backups_to_one_path_succeed_and_none_spoils_another(
+    file: Path, file_store: SQLiteStore
+) -> None:
+    for number in range(100):
+        file_store.create(f"project {number}", "x" * 20_000)
+    copy = file.with_name("copy.db")
+    file_store.backup(copy)
+    failed: list[BaseException] = []
+    is_over = threading.Event()
+
+    def back_up() -> None:
+        try:
+            for _ in range(5):
+                file_store.backup(copy, overwrite=True)
+        except BaseException as error:
+            failed.append(error)
+
+    def look() -> None:
+        while not is_over.is_set():
+            with upkeep.opened_as_it_is(str(copy)) as session:
+                if upkeep.find_faults(session):
+                    failed.append(AssertionError("a backup is damaged"))
+
+    threads = [threading.Thread(target=back_up) for _ in range(4)]
+    looker = threading.Thread(target=look)
+    for thread in (*threads, looker):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    is_over.set()
+    looker.join()
+    assert failed == []
+    assert list(file.parent.glob("*.unfinished*")) == []
+
+
+def test_of_backups_to_one_new_path_at_a_time_one_wins(file: Path, file_store: SQLiteStore) -> None:
+    outcomes: list[str] = []
+
+    def back_up() -> None:
+        try:
+            file_store.backup(file.with_name("copy.db"), lambda *_: barrier.wait(5))
+            outcomes.append("made")
+        except FileExistsError:
+            outcomes.append("exists")
+
+    barrier = threading.Barrier(4)
+    threads = [threading.Thread(target=back_up) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["exists", "exists", "exists", "made"]
+    assert list(file.parent.glob("*.unfinished*")) == []
+
+
+def test_what_a_killed_backup_left_is_cleared_by_the_next_and_a_live_one_is_not(
+    file: Path, file_store: SQLiteStore
+) -> None:
+    program = """
+import os, sys
+from projects_wsgi.storage import upkeep
+with upkeep.opened_as_it_is("projects.db") as session:
+    upkeep.copy(session, "copy.db", lambda *_: (print("half", flush=True), sys.stdin.readline()))
+"""
+    line = [sys.executable, "-c", program]
+    makers = [
+        subprocess.Popen(
+            line, cwd=file.parent, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for maker in makers:
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == "half\n"
+    dead, alive = makers
+    dead.kill()
+    dead.communicate()
+    assert len(list(file.parent.glob("*.unfinished"))) == 2
+    file_store.backup(file.with_name("other.db"))
+    assert len(list(file.parent.glob("*.unfinished"))) == 1
+    assert alive.communicate("\n" * 100)
+    assert alive.returncode == 0
+    assert is_whole(file.with_name("copy.db"))
+    assert list(file.parent.glob("*.unfinished*")) == []
+
+
+def is_whole(copy: Path) -> bool:
+    with closing(SQLiteStore(copy)) as store:
+        return names(store) == ["default"]
+
+
+def test_a_backup_behind_a_link_takes_the_place_of_the_file_itself(
+    file: Path, file_store: SQLiteStore, tmp_path: Path
+) -> None:
+    (tmp_path / "link.db").symlink_to("real.db")
+    file_store.backup(tmp_path / "link.db")
+    file_store.backup(tmp_path / "link.db", overwrite=True)
+    assert (tmp_path / "link.db").is_symlink()
+    assert is_whole(tmp_path / "real.db")
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_no_backup_takes_the_place_of_a_file_that_sqlite_keeps(
+    file: Path, file_store: SQLiteStore, suffix: str
+) -> None:
+    file_store.create("agent")
+    path = file.with_name(f"{file.name}{suffix}")
+    with pytest.raises(StoreUnavailable, match="SQLite keeps that file for the database"):
+        file_store.backup(path, overwrite=True)
+    assert names(file_store) == ["agent", "default"]
+    assert file_store.create("later").id == 3
+
+
+# Restoring
+
+
+@pytest.fixture
+def backup(store: Store, tmp_path: Path) -> Path:
+    """A backup of a store that has changed since."""
+    assert isinstance(store, SQLiteStore)
+    for number in range(20):
+        store.create(f"good {number}", "x" * 3000)
+    store.backup(tmp_path / "backup.db")
+    for number in range(20):
+        store.delete(f"good {number}")
+    for number in range(5):
+        store.create(f"bad {number}")
+    return tmp_path / "backup.db"
+
+
+GOOD = [*(f"good {number}" for number in reversed(range(20))), "default"]
+
+
+def test_a_restore_replaces_all_and_uses_no_id_again(store: Store, backup: Path) -> None:
+    assert isinstance(store, SQLiteStore)
+    (last, *_), *_ = store.list_rows()
+    store.restore(backup)
+    assert names(store) == GOOD
+    assert store.get("good 7").description == "x" * 3000
+    assert store.create("later").id == last + 1
+    store.restore(backup)
+    assert store.create("later").id == last + 2
+
+
+def test_a_running_server_shows_restored_projects_at_once_and_others_go_on_writing(tmp_path: Path) -> None:
+    with running_server("--quiet", cwd=tmp_path) as process:
+        assert process.ask("POST", "/v1/projects", {"name": "good"})[0] == 200
+        assert run("backup", "backup.db", cwd=tmp_path).returncode == 0
+        assert process.ask("DELETE", "/v1/projects/good")[0] == 204
+        statuses: set[int] = set()
+        is_over = threading.Event()
+
+        def write() -> None:
+            number = 0
+            while not is_over.is_set():
+                number += 1
+                statuses.add(process.ask("POST", "/v1/projects", {"name": f"bad {number}"})[0])
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        result = run("restore", "backup.db", cwd=tmp_path)
+        is_over.set()
+        writer.join()
+        assert (result.returncode, result.stdout) == (0, "projects.db holds what backup.db does\n"), (
+            result.stderr
+        )
+        assert statuses == {200}
+        assert process.ask("GET", "/v1/projects/good")[0] == 200
+        assert process.ask("POST", "/v1/projects", {"name": "later"})[0] == 200
+    assert run("check", cwd=tmp_path).stdout == "projects.db: ok\n"
+    assert list(tmp_path.glob("*.unfinished*")) == []
+
+
+def test_ids_that_are_given_while_a_restore_goes_on_are_not_used_again(
+    file: Path, file_store: SQLiteStore
+) -> None:
+    for number in range(300):
+        file_store.create(f"good {number}", "x" * 20_000)
+    file_store.backup(file.with_name("backup.db"))
+    given: list[int] = []
+    is_over = threading.Event()
+
+    def write() -> None:
+        with closing(SQLiteStore(file)) as other:
+            while not is_over.is_set():
+                given.append(other.create(f"bad {len(given)}").id)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not given:
+        time.sleep(0.001)
+    file_store.restore(file.with_name("backup.db"))
+    count = len(given)
+    is_over.set()
+    writer.join()
+    assert count > 1
+    assert len(set(given)) == len(given)
+    assert file_store.create("later").id > max(given)
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda path: path.unlink(), "there is no database"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5000]), "is damaged|malformed"),
+        (lambda path: path.write_text("not a database\n" * 100), "not a database"),
+        (lambda path: os.truncate(path, 0), "not of this version"),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b"good 1", b"good 2")), "is damaged"),
+    ],
+)
+def test_a_bad_backup_is_not_restored(
+    store: Store, backup: Path, damage: Callable[[Path], object], text: str
+) -> None:
+    assert isinstance(store, SQLiteStore)
+    before = names(store)
+    damage(backup)
+    with pytest.raises(StoreUnavailable, match=text):
+        store.restore(backup)
+    assert names(store) == before
+    assert store.create("later").name == "later"
+    assert list(backup.parent.glob("*.unfinished*")) == []
+
+
+def test_a_database_of_another_program_is_not_restored(store: Store, tmp_path: Path) -> None:
+    assert isinstance(store, SQLiteStore)
+    with connect(tmp_path / "theirs.db") as connection:
+        connection.execute("CREATE TABLE projects (x)")
+    with pytest.raises(StoreUnavailable, match="belongs to another program"):
+        store.restore(tmp_path / "theirs.db")
+
+
+def test_a_restore_waits_for_others_and_then_changes_nothing(file: Path) -> None:
+    with closing(SQLiteStore(file, busy_timeout=0.3)) as store, connect(file) as other:
+        store.backup(file.with_name("backup.db"))
+        store.create("kept")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy):
+            store.restore(file.with_name("backup.db"))
+        other.execute("ROLLBACK")
+        assert names(store) == ["kept", "default"]
+        store.restore(file.with_name("backup.db"))
+        assert names(store) == ["default"]
+
+
+def test_a_restore_that_finds_no_room_changes_nothing(file: Path) -> None:
+    with closing(SQLiteStore(file)) as store:
+        store.create("large", "x" * 500_000)
+        store.backup(file.with_name("backup.db"))
+    with closing(SQLiteStore(file.with_name("small.db"), max_database_size=100_000)) as store:
+        store.create("kept")
+        with pytest.raises(StoreFull):
+            store.restore(file.with_name("backup.db"))
+        assert names(store) == ["kept", "default"]
+
+
+def test_a_read_only_store_restores_nothing(file: Path, file_store: SQLiteStore) -> None:
+    file_store.backup(file.with_name("backup.db"))
+    with closing(SQLiteStore(file, read_only=True)) as store, pytest.raises(StoreReadOnly):
+        store.restore(file.with_name("backup.db"))
+
+
+def test_a_restore_that_is_broken_off_changes_nothing(file: Path, file_store: SQLiteStore) -> None:
+    for number in range(300):
+        file_store.create(f"good {number}", "x" * 20_000)
+    file_store.backup(file.with_name("backup.db"))
+    file_store.create("kept")
+
+    def break_off(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        file_store.restore(file.with_name("backup.db"), break_off)
+    assert names(file_store)[0] == "kept"
+    assert file_store.create("later").id == 303
+
+
+def test_a_restore_makes_a_database_that_is_not_there(tmp_path: Path) -> None:
+    with closing(SQLiteStore(":memory:")) as store:
+        store.create("good")
+        store.backup(tmp_path / "backup.db")
+    assert run("restore", "backup.db", "--db", "new.db", cwd=tmp_path).returncode == 0
+    with closing(SQLiteStore(tmp_path / "new.db")) as store:
+        assert names(store) == ["good", "default"]
+    assert "there is no database" in refusal("restore", "missing.db", "--db", "new.db", cwd=tmp_path)

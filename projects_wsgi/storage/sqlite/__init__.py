@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from ...model import Project, ProjectKind, ProjectRow
+from ...model import Project, ProjectKind, ProjectRow, StoreReadOnly
 from ...options import BUSY_TIMEOUT, MAX_DATABASE_SIZE
-from .. import OnChange, Store
-from ..pool import Pool, Session
-from . import upkeep
-from .file import MEMORY, Database, File, Memory
+from .. import OnChange, Store, upkeep
+from ..pool import Loan, Pool, Session
+from .database import MEMORY, Database, Memory
+from .file import File, real_path
 from .schema import NOW
 
 _MAX_READERS = 10  # more would not be faster, and each holds three file descriptors
@@ -71,7 +71,7 @@ class SQLiteStore(Store):
         if read_only and name == MEMORY:
             raise ValueError("a database in memory begins empty: read_only needs a file")
         # Absolute, because connections are opened later, when the host may have changed its folder.
-        self.path = name if name == MEMORY else os.path.abspath(name)
+        self.path = name if name == MEMORY else real_path(name)
         options = self.path, synchronous, max_database_size
         self._database: Database = (
             Memory(*options) if name == MEMORY else File(*options, patience=busy_timeout, read_only=read_only)
@@ -106,11 +106,22 @@ class SQLiteStore(Store):
         with self._reading() as session:
             upkeep.copy(session, os.fspath(path), progress, overwrite=overwrite)
 
+    def restore(self, path: str | os.PathLike[str], progress: upkeep.Progress | None = None) -> None:
+        """Replace all that the database holds by a backup, in one transaction, while others go on using it.
+
+        path: of the backup. progress: see Progress. Ids that were used since are not used again. on_change
+        is not called. Raises StoreError where the backup is damaged, of another version or not there.
+        """
+        if self._read_only:
+            raise StoreReadOnly
+        with Loan(self._writers, self._busy_timeout) as session:
+            upkeep.restore(session, os.fspath(path), progress)
+
     # What the base class asks of an engine
 
     def _select_page(
         self, session: Session, first_id: int, limit: int, folded: str, kinds: Collection[ProjectKind]
-    ) -> list[ProjectRow]:
+    ) -> Iterable[ProjectRow]:
         conditions = ["id <= ?"]
         parameters: list[Any] = [first_id]
         if kinds == {ProjectKind.STANDARD}:
@@ -125,9 +136,8 @@ class SQLiteStore(Store):
             parameters.append(folded)
         parameters.append(limit)
         where = " AND ".join(conditions)
-        rows: list[ProjectRow] = session.execute(
-            f"{_SELECT_ROWS} WHERE {where} ORDER BY id DESC LIMIT ?", parameters
-        ).fetchall()
+        sql = f"{_SELECT_ROWS} WHERE {where} ORDER BY id DESC LIMIT ?"
+        rows: Iterable[ProjectRow] = session.execute(sql, parameters)
         return rows
 
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
@@ -163,12 +173,13 @@ class SQLiteStore(Store):
         return bool(session.execute("DELETE FROM projects WHERE id = ?", (project_id,)).rowcount)
 
     def _begin(self, session: Session, growth: int | None) -> None:
-        self._database.check_unchanged()
-        self._database.check_room(session, growth)
-        session.execute("BEGIN IMMEDIATE")
+        self._database.begin(session, growth)
+
+    def _commit(self, session: Session) -> None:
+        self._database.commit(session)
 
     def _probe(self, session: Session) -> None:
-        self._database.check_unchanged()
+        self._database.check_files(session)
         session.execute("SELECT 1 FROM projects LIMIT 1").fetchone()
 
 

@@ -1,41 +1,49 @@
-"""One SQLite database: a file, with the files that SQLite keeps beside it, or memory."""
+"""A database file, and the files that SQLite keeps beside it: its log, shared memory and journal."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
 import sqlite3
+import stat
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
-from urllib.parse import quote
 
-from ...model import ChangeForbidden, ProjectsError, StoreBusy, StoreFull, StoreUnavailable
+from ...model import StoreFull, StoreUnavailable
 from ..pool import Session
 from . import schema
+from .database import (
+    LOG_LIMIT,
+    MAKE,
+    READ,
+    READ_UNCHANGING,
+    SQLITE_PATIENCE_SECONDS,
+    WRITE,
+    Database,
+    closed_if_it_fails,
+    diagnosis,
+    user_name,
+)
 
 logger = logging.getLogger("projects_wsgi")
-
-MEMORY = ":memory:"
-
-# How a file is opened, in SQLite's URIs; the last is for a file that nobody changes, and takes no locks.
-MAKE, WRITE, READ, _READ_UNCHANGING = "rwc", "rw", "ro", "ro&immutable=1"
-
-# Among many writers, SQLite would look for a lock too rarely; the session tries again instead.
-_SQLITE_PATIENCE_SECONDS = 0.004
-
-# How the messages of errors begin: sqlite3 shows SQLite's result codes only from Python 3.11 on.
-_BUSY = ("database is locked", "database table is locked", "database schema is locked", "locking protocol")
-_FULL = "database or disk is full"
 
 # What SQLite says, among others, where processes cannot share the memory that its log needs.
 _WITHOUT_SHARED_MEMORY = ("unable to open database file", "disk I/O error")
 
-# Twice SQLite's own: a page of listed projects that lie scattered among others touches many of the file's.
-_CACHE_KIB = 4_096
+_MAX_PATH = 504  # bytes; SQLite opens no longer one, with the names of the files beside it
+
+_LOOK_SECONDS = 0.05  # for which a look at the files beside it is good enough for reading
+
+_LOG_SECONDS = 1.0  # for which a log may be missing beside a file that others have just opened
+
+# A log longer than this, in bytes, is emptied before the next change, which waits for readers if need be.
+_LONG_LOG = LOG_LIMIT * 3 // 2
+_MORE_LOG = LOG_LIMIT // 2  # if that fails, it is tried again when the log is longer by this
+_EMPTYING_SECONDS = 1.0
 
 # What one change may write at most, in bytes: some pages, and up to 4 bytes for each character of a
 # name, in the table and in three indexes.
@@ -44,82 +52,9 @@ _BYTES_PER_CHARACTER = 16
 
 # Kept free on a disk: SQLite writes even a deletion to its log first, and may then grow the file.
 _BYTES_FOR_DELETIONS = 131_072
-_PLENTY = 2**30  # bytes: more than the log and a change can be together
 
-
-class Database:
-    """Opens sessions on what is at a path, absolute or ":memory:", and says what its errors mean."""
-
-    error: type[Exception] = sqlite3.Error
-    is_lasting = False
-    is_concurrent = False  # whether readers and writers can work at the same time
-
-    def __init__(self, path: str, synchronous: str | None = None, max_size: int | None = None) -> None:
-        self.path = path
-        self._synchronous = synchronous
-        self._max_size = max_size
-
-    def session(self, deadline: float, mode: str = WRITE) -> Session:
-        """Return a session on a new connection, in autocommit, for any thread. Raises sqlite3.Error."""
-        is_file = self.path != MEMORY
-        connection = sqlite3.connect(
-            f"file:{quote(os.fsencode(self.path.replace(os.sep, '/')))}?mode={mode}" if is_file else MEMORY,
-            timeout=_SQLITE_PATIENCE_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=is_file,
-        )
-        session = Session(self, connection, deadline)
-        with _closed_if_it_fails(session):
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.create_function("contains", 2, _contains, deterministic=True)
-            if self._synchronous is not None:
-                session.execute(f"PRAGMA synchronous = {self._synchronous}")
-                session.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            if self._max_size is not None:
-                (page_size,) = session.execute("PRAGMA page_size").fetchone()
-                session.execute(f"PRAGMA max_page_count = {self._max_size // page_size}")
-        return session
-
-    def connect(self, deadline: float) -> Any:
-        return self.session(deadline).connection
-
-    def is_busy(self, error: Exception) -> bool:
-        return str(error).startswith(_BUSY)
-
-    def translated(self, error: Exception) -> ProjectsError:
-        if isinstance(error, sqlite3.IntegrityError):
-            return ChangeForbidden(str(error))
-        if self.is_busy(error):
-            return StoreBusy(f"others have locked the database {self.path} for too long; try again later")
-        if _FULL in str(error):
-            return StoreFull(
-                f"there is no room left to write to the database {self.path};"
-                " delete projects, make room on its disk, or raise max_database_size"
-            )
-        return StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path) or error}")
-
-    def reset(self, connection: sqlite3.Connection) -> None:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-    def check_unchanged(self) -> None:
-        """Raise StoreUnavailable where the path no longer names what was opened."""
-
-    def check_room(self, session: Session, growth: int | None) -> None:
-        """Raise StoreFull where a change would leave too little room. session: in no transaction."""
-
-
-class Memory(Database):
-    """A database in memory: one connection, which is the database."""
-
-    is_lasting = True
-
-    def connect(self, deadline: float) -> Any:
-        session = self.session(deadline)
-        with _closed_if_it_fails(session):
-            schema.migrate(session, self.path)
-        return session.connection
+# In the header of a file (sqlite.org/fileformat2.html, 1.3): it has no log. One that has a log never says so.
+_ROLLBACK = b"\1\1"
 
 
 class File(Database):
@@ -133,9 +68,16 @@ class File(Database):
     ) -> None:
         super().__init__(path, synchronous, max_size)
         self._log = f"{path}-wal"
-        self._mode = READ if read_only else WRITE
-        self.is_concurrent = read_only
+        self._is_read_only = read_only
+        self._mode = WRITE
+        self._connections: set[Any] = set()  # those that are open, in this process
+        self._process = os.getpid()
+        self._next_look = 0.0
+        self._log_size = 0  # as it was last seen
+        self._long_log = _LONG_LOG
         deadline = time.monotonic() + patience
+        if reason := misfit(path):
+            raise StoreUnavailable(f"cannot use the database {path}: {reason}")
         try:
             if read_only:
                 self._open_to_read(deadline)
@@ -143,42 +85,122 @@ class File(Database):
                 self._open(deadline)
         except sqlite3.Error as error:
             raise self.translated(error) from error
-        if not self.is_concurrent:
-            logger.warning(
-                "the database %s does without SQLite's write-ahead log, which its file system may not"
-                " support: nothing is lost, but writers and readers wait for each other",
-                path,
-            )
-        self._identity = _identity(path)
+        self._warn()
+        self._files = self._look()
 
     def connect(self, deadline: float) -> Any:
+        if self._process != os.getpid():  # what a fork has left here is the parent's
+            self._process, self._connections = os.getpid(), set()
+        self.check_files()
         session = self.session(deadline, self._mode)
-        with _closed_if_it_fails(session):
-            self.check_unchanged()
+        with closed_if_it_fails(session):
+            if not self._connections:
+                # While none was open, others may have removed the log, and made it anew.
+                session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+                self._files = [self._files[0], *self._look()[1:]]
+            self._connections.add(session.connection)
         return session.connection
 
-    def check_unchanged(self) -> None:
-        # What is written to a file that was removed would be gone with the last connection.
-        if _identity(self.path) != self._identity:
-            raise StoreUnavailable(
-                f"the database {self.path} was removed or replaced while it was open;"
-                " put it back, or start again with what is there now"
-            )
+    def check(self, session: Session) -> None:
+        now = time.monotonic()
+        if now >= self._next_look or _identity(self.path) != self._files[0]:
+            self.check_files(session)
+            self._next_look = now + _LOOK_SECONDS
 
-    def check_room(self, session: Session, growth: int | None) -> None:
-        # Enough must be left to empty the log and to delete; a deletion is always let through.
+    def disconnect(self, connection: Any) -> None:
+        if self._files[1] and _identity(self._log) not in (None, self._files[1]):
+            # The last to close would remove the log at the path, which others have begun since, unless it
+            # cannot empty its own.
+            if hasattr(connection, "setconfig"):  # from Python 3.12 on
+                connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)  # type: ignore[attr-defined]
+            connection.interrupt()
+        connection.close()
+        self._connections.discard(connection)
+
+    def begin(self, session: Session, growth: int | None) -> None:
+        self.check_files(session)
+        if self._log_size > self._long_log:
+            self._empty_log(session)
+        self._check_room(session, growth)
+        session.execute("BEGIN IMMEDIATE")
+
+    def commit(self, session: Session) -> None:
+        session.execute("COMMIT")
+        self._log_size = _size(self._log)
+
+    # The files, while it is open
+
+    def _look(self) -> list[object]:
+        """Return what tells the file, its log and its shared memory from others at the same paths."""
+        if self._mode == READ_UNCHANGING:
+            return [(_identity(self.path), _size(self.path), _mtime(self.path)), _size(self._log), None]
+        return [_identity(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm")]
+
+    def check_files(self, session: Session | None = None) -> None:
+        """Look at all files; see Database.
+
+        What is written to a file that was removed would be gone with the last connection.
+        """
+        files = self._look()
+        watched = 3 if self._connections else 1
+        if files[:watched] != self._files[:watched]:
+            for suffix, opened, found in zip(("", "-wal", "-shm"), self._files[:watched], files):
+                if opened is not None and opened != found:
+                    if session is not None and files[1] in (None, self._files[1]):
+                        _save_log(session)
+                    raise StoreUnavailable(
+                        f"the file {self.path}{suffix} was removed or replaced while it was open;"
+                        " put it back, or start again with what is there now"
+                    )
+        if session is not None and self._mode == WRITE and self.is_concurrent:
+            self._check_log(session)
+
+    def _check_log(self, session: Session) -> None:
+        """Raise StoreUnavailable if the log was cut off."""
+        size = _size(self._log)
+        if size >= self._log_size and size:
+            self._log_size = size
+            return
+        # SQLite makes it shorter as well, once all that it holds is in the file.
+        for _ in range(3):  # others may do so right now
+            try:
+                _, frames, _ = session.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                (page_size,) = session.execute("PRAGMA page_size").fetchone()
+            except sqlite3.DatabaseError:  # a part that it looked for is not there
+                continue
+            size = _size(self._log)
+            if frames <= 0 or size >= 32 + frames * (24 + page_size):  # sqlite.org/fileformat2.html, 4.1
+                self._log_size = size
+                return
+        raise StoreUnavailable(f"the log {self._log} was cut off while it was open; start again")
+
+    def _empty_log(self, session: Session) -> None:
+        """Bring the log into the file and begin it anew, which readers that overlap prevent for ever."""
+        patience = min(_EMPTYING_SECONDS, session.deadline - time.monotonic())
+        is_busy = 1
+        with contextlib.suppress(sqlite3.OperationalError):
+            session.execute(f"PRAGMA busy_timeout = {max(1, int(1000 * patience))}")
+            is_busy, _, _ = session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        session.execute(f"PRAGMA busy_timeout = {int(1000 * SQLITE_PATIENCE_SECONDS)}")
+        # Somebody who reads for long must not make every change wait.
+        self._long_log = self._log_size + _MORE_LOG if is_busy else _LONG_LOG
+        self._log_size = _size(self._log)
+
+    def _check_room(self, session: Session, growth: int | None) -> None:
+        """Raise StoreFull where a change would leave too little room to empty the log and to delete."""
         free = self._free_bytes()
         needed = _BYTES_OF_A_CHANGE + _BYTES_PER_CHARACTER * (growth or 0)
-        if free > _PLENTY or free >= self._log_size() + 2 * needed + _BYTES_FOR_DELETIONS:
+        if free >= self._log_size + 2 * needed + _BYTES_FOR_DELETIONS:
             return
         with contextlib.suppress(sqlite3.OperationalError):  # others are reading, or it is full already
             session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        if growth is None:
+        if growth is None:  # a deletion is always let through
             return
+        self._log_size = _size(self._log)
         (page_size,) = session.execute("PRAGMA page_size").fetchone()
         (unused_pages,) = session.execute("PRAGMA freelist_count").fetchone()
         grows_by = max(0, needed - unused_pages * page_size)
-        if self._free_bytes() < self._log_size() + needed + grows_by + _BYTES_FOR_DELETIONS:
+        if self._free_bytes() < self._log_size + needed + grows_by + _BYTES_FOR_DELETIONS:
             raise StoreFull(f"the disk of {self.path} is almost full; delete projects or make room on it")
 
     def _free_bytes(self) -> float:
@@ -189,12 +211,6 @@ class File(Database):
             return math.inf
         return status.f_bavail * status.f_frsize
 
-    def _log_size(self) -> int:
-        try:
-            return os.stat(self._log).st_size
-        except OSError:
-            return 0
-
     # Opening
 
     def _open(self, deadline: float) -> None:
@@ -202,10 +218,11 @@ class File(Database):
         if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
             # SQLite would open it all the same, for reading only.
             raise StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path)}")
+        check_log(self.path, deadline)
         try:
             self._open_and_migrate(deadline, may_use_log=True)
         except sqlite3.OperationalError as error:
-            if str(error) not in _WITHOUT_SHARED_MEMORY:
+            if str(error) not in _WITHOUT_SHARED_MEMORY or diagnosis(self.path):
                 raise
             # SQLite notices only after it has switched the file to its log.
             with contextlib.suppress(sqlite3.Error):
@@ -218,10 +235,11 @@ class File(Database):
         with closing(session.connection):
             version = schema.read_version(session, self.path)
             session.execute("COMMIT")
-            if version == 0 and may_use_log:
-                # Only a new file is switched: to switch one in use would disturb its users.
+            is_copy = schema.is_copy(session)
+            if (version == 0 or is_copy) and may_use_log:
+                # Only what is new is switched: to switch a file in use would disturb its users.
                 session.execute("PRAGMA journal_mode = WAL")
-            if version < len(schema.MIGRATIONS):
+            if version < len(schema.MIGRATIONS) or is_copy:
                 schema.migrate(session, self.path)
             self.is_concurrent = session.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -236,22 +254,10 @@ class File(Database):
 
     def _open_to_read(self, deadline: float) -> None:
         """Open the file as it is."""
-        try:
-            self._check_version(deadline)
-        except sqlite3.OperationalError as error:
-            if str(error) not in _WITHOUT_SHARED_MEMORY or not os.path.exists(self.path):
-                raise
-            # On a disk that is mounted read-only, no memory can be shared with those who write.
-            if self._log_size():
-                raise StoreUnavailable(
-                    f"the database {self.path} has a log beside it that cannot be read here: open and"
-                    " close it once where it can be written"
-                ) from error
+        self.is_concurrent = True
+        self._mode = mode_to_look(self.path, READ)
+        if self._mode == READ_UNCHANGING:
             logger.warning("the database %s is taken for one that nobody changes", self.path)
-            self._mode = _READ_UNCHANGING
-            self._check_version(deadline)
-
-    def _check_version(self, deadline: float) -> None:
         session = self.session(deadline, self._mode)
         with closing(session.connection):
             if schema.read_version(session, self.path) < len(schema.MIGRATIONS):
@@ -259,40 +265,180 @@ class File(Database):
                     f"the database {self.path} is not of this version: open it once without read-only"
                 )
 
+    def _warn(self) -> None:
+        if not self.is_concurrent:
+            logger.warning(
+                "the database %s does without SQLite's write-ahead log, which its file system may not"
+                " support: nothing is lost, but writers and readers wait for each other",
+                self.path,
+            )
+        if os.path.ismount(self.path) or os.stat(self.path).st_nlink > 1:
+            logger.warning(
+                "the database %s is mounted alone or has other names: its log is beside this name only, so"
+                " use no other while it is open, and copy it with backup; better mount its folder",
+                self.path,
+            )
 
-@contextlib.contextmanager
-def _closed_if_it_fails(session: Session) -> Iterator[None]:
+
+# Before a file is opened
+
+
+def real_path(name: str) -> str:
+    """Return the path of a database file without links. Raises StoreUnavailable."""
+    if name.endswith(("/", os.sep)):
+        raise StoreUnavailable(f"cannot use the database {name}: it is a folder; name a file")
     try:
-        yield
-    except BaseException:
-        session.connection.close()
-        raise
+        path = os.path.realpath(name)
+    except FileNotFoundError:
+        raise StoreUnavailable(
+            f"cannot use the database {name}: the working folder was removed; give an absolute path"
+        ) from None
+    # POSIX lets two slashes at the start mean something else; Linux and macOS do not.
+    return "/" + path.lstrip("/") if os.sep == "/" else path
 
 
-def _contains(text: str, part: str) -> bool:
-    return part in text
-
-
-def diagnosis(path: str) -> str:
-    """Say why a file cannot be opened, read or written, where SQLite says only that it cannot."""
-    folder = os.path.dirname(path)
-    if path == MEMORY:
-        return ""
+def misfit(path: str) -> str:
+    """Say why no database file can be at a path, before SQLite makes a part of one there; or ""."""
+    if len(os.fsencode(path)) > _MAX_PATH:
+        return f"SQLite opens no path of more than {_MAX_PATH} bytes"
+    try:
+        os.lstat(f"{path}-journal")
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "its name is too long"
+        is_file = not os.path.exists(path) or os.path.isfile(path)
     if os.path.isdir(path):
         return "it is a folder; name a file"
-    if not os.path.isdir(folder):
-        return f"there is no folder {folder}; make it first"
-    if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
-        return "the file is not readable and writable; change its permissions or choose another file"
-    if not os.access(folder, os.W_OK | os.X_OK):  # where SQLite keeps its log as well
-        return f"the folder {folder} is not writable; change its permissions or choose another file"
-    return "" if os.path.exists(path) else "there is no such file"
+    return "" if is_file else "it is not a file"
+
+
+def check_log(path: str, deadline: float) -> None:
+    """Raise StoreUnavailable if the log beside a file is another's, or if others have lost theirs.
+
+    Either way, SQLite would spoil the file without a word.
+    """
+    for suffix in ("-wal", "-journal"):
+        if _size(f"{path}{suffix}") and _is_fresh_copy(path):
+            raise StoreUnavailable(
+                f"{path} was replaced by a backup, but {path}{suffix} belongs to what was there before and"
+                " would undo that: move it away, and next time use the command restore"
+            )
+    deadline = min(deadline, time.monotonic() + _LOG_SECONDS)
+    while _size(path) and not os.path.exists(f"{path}-wal"):
+        session = Database(path).session(deadline)
+        try:
+            with closing(session.connection):
+                # In this mode, SQLite begins with a lock that it gets only if nobody has the log open.
+                session.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+                session.connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            return
+        except sqlite3.Error as error:
+            if not session.driver.is_busy(error):
+                return  # for whoever opens it to find out
+            if time.monotonic() >= deadline:
+                if _header(path)[18:20] in (b"", _ROLLBACK):
+                    raise
+                raise StoreUnavailable(
+                    f"another process has the database {path} open, but the log {path}-wal is not there: put"
+                    " it back, or stop that process first"
+                ) from None
+        time.sleep(SQLITE_PATIENCE_SECONDS)
+
+
+def mode_to_look(path: str, mode: str) -> str:
+    """Return how to open a file to read it so that nothing stays beside it that shuts out its own user.
+
+    mode: how its own user does. Raises StoreUnavailable if only that user can.
+    """
+    try:
+        owner = os.stat(path).st_uid
+    except OSError:
+        return mode  # for SQLite to find out
+    is_owner = not hasattr(os, "geteuid") or os.geteuid() in (0, owner)
+    if is_owner and os.access(os.path.dirname(path), os.W_OK):
+        return mode if os.access(path, os.W_OK) else READ
+    if os.path.exists(f"{path}-wal") and os.path.exists(f"{path}-shm"):
+        return READ
+    if _size(f"{path}-wal") or _size(f"{path}-journal"):
+        raise StoreUnavailable(
+            f"the database {path} has a log beside it that cannot be read here: open and close it once where"
+            f" it can be written, as {user_name(owner)}"
+        )
+    return READ_UNCHANGING
+
+
+def mark_copy(path: str) -> None:
+    """Mark a whole database file as a backup: what opens it next begins a new log, and knows an old one."""
+    with open(path, "r+b") as file:
+        header = bytearray(file.read(64))
+        version = int.from_bytes(header[60:64], "big", signed=True)
+        if header[18:20] != _ROLLBACK and version > 0:
+            header[18:20] = _ROLLBACK
+            header[60:64] = (-version).to_bytes(4, "big", signed=True)
+            file.seek(0)
+            file.write(header)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_fresh_copy(path: str) -> bool:
+    """Tell whether a file is a backup that nobody has opened since it was made; see mark_copy."""
+    header = _header(path)
+    return header[18:20] == _ROLLBACK and header[60:61] >= b"\x80"
+
+
+def _header(path: str) -> bytes:
+    """Return the beginning of a file; nothing where this process has it open.
+
+    To close a file ends all locks that the process has on it, SQLite's too.
+    """
+    with contextlib.suppress(OSError):
+        if not _is_open(path):
+            with open(path, "rb") as file:
+                return file.read(64)
+    return b""
+
+
+def _is_open(path: str) -> bool:
+    """Tell whether this process has a file open, as far as that can be told."""
+    try:
+        wanted = os.stat(path)
+        descriptors = os.listdir("/dev/fd")
+    except OSError:
+        return os.name == "posix"
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(int(descriptor)), wanted):
+                return True
+    return False
+
+
+def _save_log(session: Session) -> None:
+    """Bring into the file what only a log without a name holds."""
+    with contextlib.suppress(sqlite3.Error):
+        session.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 def _identity(path: str) -> object:
     """Return what tells one file from another at the same path; None for no file."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+    status = _status(path)
+    return status and (status.st_dev, status.st_ino)
+
+
+def _size(path: str) -> int:
+    """Return the size of a file in bytes; 0 for no file."""
+    status = _status(path)
+    return status.st_size if status else 0
+
+
+def _mtime(path: str) -> int:
+    status = _status(path)
+    return status.st_mtime_ns if status else 0

@@ -38,6 +38,7 @@ def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
     """
     session.execute(begin)
     (version,) = session.execute("PRAGMA user_version").fetchone()
+    version = abs(version)
     columns = set()
     # PRAGMA table_info might answer from what the connection remembers; a query never does.
     if session.execute("SELECT 1 FROM sqlite_master WHERE name = 'projects'").fetchone():
@@ -51,6 +52,11 @@ def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
     if not is_ours:
         raise StoreUnavailable(f"the database {path} belongs to another program: choose another file")
     return int(version)
+
+
+def is_copy(session: Session) -> bool:
+    """Tell whether a file is a backup that nobody has opened yet: its version is below 0, until migrate."""
+    return bool(session.execute("PRAGMA user_version").fetchone()[0] < 0)
 
 
 def migrate(session: Session, path: str) -> None:

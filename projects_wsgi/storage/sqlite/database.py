@@ -1,0 +1,170 @@
+"""Opens SQLite connections, and says what their errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from ...model import ChangeForbidden, ProjectsError, StoreBusy, StoreFull, StoreUnavailable
+from ..pool import Session
+from . import schema
+
+MEMORY = ":memory:"
+
+# How a file is opened, in SQLite's URIs; the last is for a file that nobody changes, and takes no locks.
+MAKE, WRITE, READ, READ_UNCHANGING = "rwc", "rw", "ro", "ro&immutable=1"
+
+# Among many writers, SQLite would look for a lock too rarely; the session tries again instead.
+SQLITE_PATIENCE_SECONDS = 0.004
+
+# The log is cut to this, in bytes, whenever SQLite begins it anew.
+LOG_LIMIT = 4_194_304
+
+# How the messages of errors begin: sqlite3 shows SQLite's result codes only from Python 3.11 on.
+_BUSY = ("database is locked", "database table is locked", "database schema is locked", "locking protocol")
+_FULL = "database or disk is full"
+
+# Twice SQLite's own: a page of listed projects that lie scattered among others touches many of the file's.
+_CACHE_KIB = 4_096
+
+
+class Database:
+    """Opens sessions on what is at a path, real and absolute or ":memory:", and translates their errors."""
+
+    error: type[Exception] = sqlite3.Error
+    is_lasting = False
+    is_concurrent = False  # whether readers and writers can work at the same time
+
+    def __init__(self, path: str, synchronous: str | None = None, max_size: int | None = None) -> None:
+        self.path = path
+        self._synchronous = synchronous
+        self._max_size = max_size
+
+    def session(self, deadline: float, mode: str = WRITE) -> Session:
+        """Return a session on a new connection, in autocommit, for any thread. Raises sqlite3.Error."""
+        is_file = self.path != MEMORY
+        # The empty authority: SQLite would take the beginning of a path like //name for one.
+        name = quote(os.fsencode(self.path.replace(os.sep, "/")))
+        connection = sqlite3.connect(
+            f"file://{'' if name.startswith('/') else '/'}{name}?mode={mode}" if is_file else MEMORY,
+            timeout=SQLITE_PATIENCE_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=is_file,
+        )
+        session = Session(self, connection, deadline)
+        with closed_if_it_fails(session):
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT}")
+            connection.create_function("contains", 2, _contains, deterministic=True)
+            if self._synchronous is not None:
+                session.execute(f"PRAGMA synchronous = {self._synchronous}")
+                session.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            if self._max_size is not None:
+                (page_size,) = session.execute("PRAGMA page_size").fetchone()
+                session.execute(f"PRAGMA max_page_count = {self._max_size // page_size}")
+        return session
+
+    # What a pool asks of it
+
+    def connect(self, deadline: float) -> Any:
+        return self.session(deadline).connection
+
+    def check(self, session: Session) -> None:
+        """Raise StoreUnavailable if what a session has open is no longer there."""
+
+    def check_files(self, session: Session | None = None) -> None:
+        """Raise StoreUnavailable if a path no longer names what was opened there."""
+
+    def disconnect(self, connection: Any) -> None:
+        connection.close()
+
+    def reset(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+    def is_busy(self, error: Exception) -> bool:
+        return str(error).startswith(_BUSY)
+
+    def translated(self, error: Exception) -> ProjectsError:
+        if isinstance(error, sqlite3.IntegrityError):
+            return ChangeForbidden(str(error))
+        if self.is_busy(error):
+            return StoreBusy(f"others have locked the database {self.path} for too long; try again later")
+        if _FULL in str(error):
+            return StoreFull(
+                f"there is no room left to write to the database {self.path};"
+                " delete projects, make room on its disk, or raise max_database_size"
+            )
+        return StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path) or error}")
+
+    # What a change asks of it
+
+    def begin(self, session: Session, growth: int | None) -> None:
+        """Begin to change the database. growth: characters to store; None: the change only deletes."""
+        session.execute("BEGIN IMMEDIATE")
+
+    def commit(self, session: Session) -> None:
+        """End a change: when this returns, it is on the disk."""
+        session.execute("COMMIT")
+
+
+class Memory(Database):
+    """A database in memory: one connection, which is the database."""
+
+    is_lasting = True
+
+    def connect(self, deadline: float) -> Any:
+        session = self.session(deadline)
+        with closed_if_it_fails(session):
+            schema.migrate(session, self.path)
+        return session.connection
+
+
+@contextlib.contextmanager
+def closed_if_it_fails(session: Session) -> Iterator[None]:
+    """Close a session's connection if the block raises."""
+    try:
+        yield
+    except BaseException:
+        session.connection.close()
+        raise
+
+
+def diagnosis(path: str) -> str:
+    """Say why a file cannot be opened, read or written, where SQLite says only that it cannot."""
+    folder = os.path.dirname(path)
+    if path == MEMORY:
+        return ""
+    if os.path.isdir(path):
+        return "it is a folder; name a file"
+    if not os.path.isdir(folder):
+        return f"there is no folder {folder}; make it first"
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        file = f"{path}{suffix}"
+        if os.path.exists(file) and not os.access(file, os.R_OK | os.W_OK):
+            name = f"the file {file}" if suffix else "the file"
+            return (
+                f"{name} is not readable and writable; change its permissions or choose another file"
+                f" (it belongs to {user_name(os.stat(file).st_uid)})"
+            )
+    if not os.access(folder, os.W_OK | os.X_OK):  # where SQLite keeps its log as well
+        return f"the folder {folder} is not writable; change its permissions or choose another file"
+    return "" if os.path.exists(path) else "there is no such file"
+
+
+def user_name(number: int) -> str:
+    """Return a user of the system as people know it."""
+    with contextlib.suppress(ImportError, KeyError):  # Windows has no such module
+        import pwd
+
+        return f"user {pwd.getpwuid(number).pw_name}"
+    return f"user {number}"
+
+
+def _contains(text: str, part: str) -> bool:
+    return part in text

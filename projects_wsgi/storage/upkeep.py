@@ -1,0 +1,298 @@
+"""What is done to an SQLite file now and then: copying and restoring it while it is in use, checking it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Callable, cast
+
+from ..model import StoreBusy, StoreFull, StoreUnavailable
+from ..options import BUSY_TIMEOUT
+from .pool import Session
+from .sqlite import schema
+from .sqlite.database import MEMORY, READ, READ_UNCHANGING, WRITE, Database, diagnosis
+from .sqlite.file import check_log, mark_copy, misfit, mode_to_look, real_path
+
+# Told now and then how many pages are copied, and how many there are.
+Progress = Callable[[int, int], None]
+
+_STEP_PAGES = 1_000  # after which progress is told
+_RETRY_SECONDS = 0.01
+_BUSY_STATUSES = (5, 6)  # SQLITE_BUSY and SQLITE_LOCKED
+
+_UNFINISHED = re.compile(r"projects-[0-9a-f]{8}\.unfinished")
+
+
+@contextlib.contextmanager
+def opened_as_it_is(path: str) -> Iterator[Session]:
+    """Give a session on a file that exists, and is neither made nor upgraded. Raises StoreError."""
+    path = real_path(path)
+    if not os.path.exists(path):
+        raise StoreUnavailable(f"there is no database {path}")
+    if reason := misfit(path):
+        raise StoreUnavailable(f"cannot use the database {path}: {reason}")
+    deadline = time.monotonic() + BUSY_TIMEOUT.default
+    mode = mode_to_look(path, WRITE)
+    database = Database(path)
+    before = _appearance(path)
+    try:
+        check_log(path, deadline)
+        session = database.session(deadline, mode)
+        with closing(session.connection):
+            yield session
+    except sqlite3.Error as error:
+        raise database.translated(error) from error
+    if mode == READ_UNCHANGING and _appearance(path) != before:
+        raise StoreUnavailable(f"others have begun to change the database {path}; try again")
+
+
+def _appearance(path: str) -> object:
+    """Return what changes when others begin to write to a file."""
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, os.path.exists(f"{path}-wal")
+
+
+def _database(session: Session) -> Database:
+    return cast(Database, session.driver)
+
+
+# Backups
+
+
+def copy(session: Session, path: str, progress: Progress | None = None, *, overwrite: bool = False) -> None:
+    """Copy the database of a session, as it is at this moment, to a file; see SQLiteStore.backup."""
+    source = _database(session).path
+    if os.path.basename(path) in ("", os.curdir, os.pardir):
+        raise StoreUnavailable(f"cannot copy the database to {path}: it is a folder; name a file")
+    path = real_path(path)
+    if os.path.lexists(path) and not overwrite:
+        raise FileExistsError(f"{path} exists already")
+    if reason := _refusal(source, path):
+        raise StoreUnavailable(f"cannot copy the database to {path}: {reason}")
+    try:
+        with _unfinished_file(os.path.dirname(path), source) as unfinished:
+            _copy(session, unfinished, progress)
+            mark_copy(unfinished)
+            _publish(unfinished, path, overwrite=overwrite)
+        sync_folder(os.path.dirname(path))
+    except FileExistsError:
+        raise
+    except sqlite3.Error as error:
+        # SQLite does not say which of the two files it means.
+        if "is full" in str(error):
+            raise StoreFull(f"there is no room for {path}") from error
+        raise StoreUnavailable(f"cannot copy the database to {path}: {error}") from error
+    except OSError as error:
+        reason = diagnosis(path) if not os.path.exists(path) else ""
+        raise StoreUnavailable(f"cannot copy the database to {path}: {reason or error.strerror}") from error
+
+
+def _refusal(source: str, path: str) -> str:
+    """Say why a backup of the database source must not take the place of what is at a path; or ""."""
+    if reason := misfit(path):
+        return reason
+    if os.path.exists(path) and source != MEMORY and os.path.samefile(path, source):
+        return "that is the database itself"
+    for suffix in ("-wal", "-shm", "-journal"):
+        base = path[: -len(suffix)]
+        if path.endswith(suffix) and os.path.exists(base):
+            return f"SQLite keeps that file for the database {base}; choose another name"
+        # SQLite would take it for the new file's, and spoil that.
+        if os.path.exists(path + suffix):
+            return f"{path}{suffix} shows that a database there is in use; choose another name"
+    return ""
+
+
+@contextlib.contextmanager
+def _unfinished_file(folder: str, source: str) -> Iterator[str]:
+    """Give the path of a new file of this call's own, which is gone afterwards unless it was renamed.
+
+    Whoever could not read the file source cannot read it either. What others left is cleared away.
+    """
+    for name in os.listdir(folder):
+        if _UNFINISHED.fullmatch(name):
+            _remove_if_left(os.path.join(folder, name))
+    while True:
+        path = os.path.join(folder, f"projects-{os.urandom(4).hex()}.unfinished")
+        mode = 0o666 if source == MEMORY else 0o600
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+        if _lock(descriptor) and os.path.exists(path):
+            break
+        os.close(descriptor)  # another one has just taken it for left
+    try:
+        if source != MEMORY:
+            _keep_permissions(descriptor, source)
+        yield path
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        os.close(descriptor)
+
+
+def _remove_if_left(path: str) -> None:
+    """Remove an unfinished file whose maker is gone: as long as it lives, it has a lock on it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            if _lock(descriptor):
+                os.unlink(path)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows, which removes no file that is open
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _keep_permissions(descriptor: int, source: str) -> None:
+    """Give a file the owner, the group and the mode of another, as far as this user may."""
+    if not hasattr(os, "fchown"):  # on Windows
+        return
+    status = os.stat(source)
+    mode = status.st_mode & 0o666
+    try:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    except PermissionError:
+        mode &= ~0o070  # the group is another one
+    os.fchmod(descriptor, mode)
+
+
+def _copy(session: Session, path: str, progress: Progress | None) -> None:
+    def tell(_: int, remaining: int, total: int) -> None:
+        if progress is not None:
+            progress(total - remaining, total)
+
+    # A transaction holds the source still: what others write does not make the copying begin anew.
+    session.execute("BEGIN")
+    session.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    # Nobody else knows of the file, so it needs no journal; it is synced when it is whole.
+    target = Database(path, synchronous="OFF").session(session.deadline)
+    with closing(target.connection):
+        target.execute("PRAGMA journal_mode = OFF")
+        session.connection.backup(target.connection, pages=_STEP_PAGES, progress=tell)
+    session.execute("ROLLBACK")
+
+
+def _publish(unfinished: str, path: str, *, overwrite: bool) -> None:
+    """Give a file its name, which only with overwrite may be another's already."""
+    if not overwrite:
+        with contextlib.suppress(FileNotFoundError, PermissionError, NotImplementedError, AttributeError):
+            os.link(unfinished, path)
+            return
+        if os.path.lexists(path):  # on a file system without links
+            raise FileExistsError(f"{path} exists already")
+    os.replace(unfinished, path)
+
+
+def sync_folder(folder: str) -> None:
+    """Bring the names of the files in a folder onto the disk."""
+    with contextlib.suppress(OSError):  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# Restoring
+
+
+def restore(session: Session, path: str, progress: Progress | None = None) -> None:
+    """Replace the contents of the database of a session by a backup; see SQLiteStore.restore."""
+    target = _database(session).path
+    with contextlib.ExitStack() as stack:
+        backup = stack.enter_context(opened_as_it_is(path))
+        if schema.read_version(backup, path) < len(schema.MIGRATIONS):
+            raise StoreUnavailable(f"the backup {path} is not of this version: open it once, then restore it")
+        backup.execute("ROLLBACK")
+        if damage := _find_damage(backup):
+            raise StoreUnavailable(f"the backup {path} is damaged: {damage[0]}")
+        # A copy of it is restored, in which it is noted which ids must not be used again.
+        copied = MEMORY
+        if target != MEMORY:
+            try:
+                copied = stack.enter_context(_unfinished_file(os.path.dirname(target), target))
+                _copy(backup, copied, None)
+            except OSError as error:
+                raise StoreUnavailable(f"cannot copy the backup beside {target}: {error.strerror}") from error
+        source = Database(copied, synchronous="OFF").session(session.deadline)
+        stack.enter_context(closing(source.connection))
+        if copied == MEMORY:
+            backup.connection.backup(source.connection)
+        else:
+            source.execute("PRAGMA locking_mode = EXCLUSIVE")
+            source.execute("PRAGMA journal_mode = OFF")
+        source.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")
+        _replace(source, session, progress)
+
+
+def _replace(source: Session, session: Session, progress: Progress | None) -> None:
+    """Replace the contents of a session's database by those of source, in one transaction."""
+    database = _database(session)
+    used = [_last_id(session)]
+    is_locked = False
+
+    def tell(status: int, remaining: int, total: int) -> None:
+        nonlocal is_locked
+        if status in _BUSY_STATUSES and time.monotonic() >= session.deadline:
+            raise StoreBusy(f"others have locked the database {database.path} for too long; try again")
+        if status not in _BUSY_STATUSES and not is_locked:
+            # From here on, nobody else makes projects; SQLite hands on what is changed in source.
+            is_locked = True
+            if database.path != MEMORY:
+                reader = database.session(session.deadline, READ)
+                with closing(reader.connection):
+                    used.append(_last_id(reader))
+            source.execute(
+                "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'projects'", (max(used),)
+            )
+        if progress is not None:
+            progress(total - remaining, total)
+
+    (pages,) = source.execute("PRAGMA page_count").fetchone()
+    # Not all pages in the first step, after which the transaction would be over.
+    source.connection.backup(
+        session.connection, pages=min(_STEP_PAGES, pages - 1), progress=tell, sleep=_RETRY_SECONDS
+    )
+    with contextlib.suppress(sqlite3.OperationalError):  # others are reading
+        session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _last_id(session: Session) -> int:
+    """Return the largest id that was ever used."""
+    row = session.execute("SELECT seq FROM sqlite_sequence WHERE name = 'projects'").fetchone()
+    return row[0] if row else 0
+
+
+# Checking
+
+
+def find_faults(session: Session) -> list[str]:
+    """Return what is wrong with a database, one line each. Raises sqlite3.OperationalError."""
+    faults = _find_damage(session)
+    if not faults:
+        for table, row_id, parent, _ in session.execute("PRAGMA foreign_key_check"):
+            faults.append(f"row {row_id} of {table} refers to a row of {parent} that is not there")
+    return faults
+
+
+def _find_damage(session: Session) -> list[str]:
+    try:
+        return [line for (line,) in session.execute("PRAGMA integrity_check") if line != "ok"]
+    except sqlite3.OperationalError:  # nothing is wrong with the file, as far as can be told
+        raise
+    except sqlite3.DatabaseError as error:
+        return [str(error)]

@@ -1,0 +1,500 @@
+"""The files that SQLite keeps beside a database: found where they are, and missed when they are gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from projects_wsgi import SQLiteStore, StoreUnavailable
+from projects_wsgi.storage import upkeep
+
+from ..support.databases import connect, names
+from ..support.process import environment, refusal, run
+
+# The path
+
+
+@pytest.mark.parametrize("name", ["a?b.db", "a#b.db", "100%.db", "a b&mode=ro.db", "é\u2028.db", b"\xff.db"])
+def test_every_character_of_a_path_is_itself(tmp_path: Path, name: str | bytes) -> None:
+    path = os.path.join(tmp_path, os.fsdecode(name))
+    with closing(SQLiteStore(path)) as store:
+        store.create("agent")
+        assert sorted(os.fsencode(entry.name) for entry in tmp_path.iterdir()) == [
+            os.fsencode(os.path.basename(path)) + suffix for suffix in (b"", b"-shm", b"-wal")
+        ]
+        store.backup(path + ".copy")
+    with closing(SQLiteStore(path + ".copy")) as copy:
+        assert names(copy) == ["agent", "default"]
+
+
+def test_a_path_that_begins_with_two_slashes_is_the_one_with_one(file: Path) -> None:
+    with closing(SQLiteStore(f"/{file}")) as store:
+        assert store.path == str(file)
+        store.create("agent")
+    with closing(SQLiteStore(file)) as store:
+        assert names(store) == ["agent", "default"]
+
+
+def test_a_database_behind_a_link_has_its_log_beside_the_file_itself(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "p.db"
+    link.symlink_to("../real/p.db")
+    with closing(SQLiteStore(link)) as store:
+        store.create("agent")
+        assert sorted(entry.name for entry in (tmp_path / "real").iterdir()) == [
+            "p.db",
+            "p.db-shm",
+            "p.db-wal",
+        ]
+        assert list((tmp_path / "links").iterdir()) == [link]
+        link.unlink()
+        store.create("another")
+
+
+@pytest.mark.parametrize("database", ["p.db/", "./", "..", "/dev/null", "fifo"])
+def test_what_is_no_file_is_refused_in_one_line(tmp_path: Path, database: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for command in ([], ["check"], ["backup", "copy.db"], ["--read-only"]):
+        assert refusal(*command, "--db", database, cwd=tmp_path)
+    for target in (database, "."):
+        with closing(SQLiteStore(tmp_path / "p.db")) as store, pytest.raises(StoreUnavailable, match="file"):
+            store.backup(tmp_path / target, overwrite=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["fifo", "p.db"]
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "x" * 250, "/".join(["x" * 100] * 6)])
+def test_a_name_or_path_that_is_too_long_is_refused_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pytest.raises(StoreUnavailable, match="too long|more than 504 bytes"):
+        SQLiteStore(path)
+    with closing(SQLiteStore(":memory:")) as store, pytest.raises(StoreUnavailable, match="too long|504"):
+        store.backup(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_backup_may_have_the_longest_name_that_a_database_may_have(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 247)
+    with closing(SQLiteStore(":memory:")) as store:
+        store.backup(path)
+    SQLiteStore(path).close()
+
+
+def test_a_removed_working_folder_is_said_and_an_absolute_path_needs_none(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    script = """
+import os, sys
+from projects_wsgi import SQLiteStore, StoreUnavailable
+os.rmdir(os.getcwd())
+SQLiteStore(sys.argv[1]).close()
+try:
+    SQLiteStore("p.db")
+except StoreUnavailable as error:
+    print(error)
+"""
+    line = [sys.executable, "-c", script, str(tmp_path / "p.db")]
+    result = subprocess.run(line, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert "the working folder was removed; give an absolute path" in result.stdout, result.stderr
+
+
+def test_a_file_with_two_names_is_served_with_a_warning(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    SQLiteStore(file).close()
+    assert caplog.text == ""
+    os.link(file, file.with_name("other.db"))
+    SQLiteStore(file).close()
+    (record,) = caplog.records
+    assert "has other names: its log is beside this name only" in record.getMessage()
+
+
+# What is removed, replaced or cut off while the database is open
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    copy = path.with_name("copied")
+    shutil.copy(path, copy)
+    copy.replace(path)
+
+
+def cut_off(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+LOSSES = [
+    *((suffix, lose) for suffix in ("", "-wal", "-shm") for lose in (remove, replace)),
+    ("-wal", cut_off),
+    ("-wal", halve),
+]
+
+
+@pytest.fixture
+def open_store(file: Path) -> Iterator[SQLiteStore]:
+    """A store with a few changes in its log."""
+    with closing(SQLiteStore(file, busy_timeout=0.5)) as store:
+        for number in range(3):
+            store.create(f"before {number}", "x" * 2000)
+            store.list_rows()
+        yield store
+
+
+@pytest.mark.parametrize(("suffix", "lose"), LOSSES)
+def test_nothing_is_acknowledged_after_a_file_was_lost(
+    open_store: SQLiteStore, file: Path, suffix: str, lose: Callable[[Path], None]
+) -> None:
+    lose(file.with_name(f"{file.name}{suffix}"))
+    for change in (
+        lambda: open_store.create("lost"),
+        lambda: open_store.update("before 0", "lost"),
+        lambda: open_store.delete("before 0"),
+        open_store.ping,
+    ):
+        with pytest.raises(StoreUnavailable, match="was removed or replaced|was cut off"):
+            change()
+    time.sleep(0.1)
+    with pytest.raises(StoreUnavailable):
+        open_store.list_rows()
+
+
+LOSE_AND_DIE = """
+import os, sys
+from projects_wsgi import SQLiteStore, StoreUnavailable
+store = SQLiteStore("projects.db")
+for number in range(3):
+    store.create(f"before {number}")
+for suffix in sys.argv[1:]:
+    os.unlink(f"projects.db{suffix}")
+try:
+    store.create("after")
+except StoreUnavailable:
+    print("refused")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_only_a_removed_log_held_is_saved_before_the_process_dies(tmp_path: Path) -> None:
+    SQLiteStore(tmp_path / "projects.db").close()
+    line = [sys.executable, "-c", LOSE_AND_DIE, "-wal", "-shm"]
+    result = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert result.stdout == "refused\n", result.stderr
+    with closing(SQLiteStore(tmp_path / "projects.db")) as store:
+        assert names(store) == ["before 2", "before 1", "before 0", "default"]
+    assert run("check", cwd=tmp_path).stdout == "projects.db: ok\n"
+
+
+def test_no_other_process_opens_a_database_whose_log_was_removed_under_its_user(
+    open_store: SQLiteStore, file: Path
+) -> None:
+    for suffix in ("-wal", "-shm"):
+        file.with_name(f"{file.name}{suffix}").unlink()
+    for command in (["--busy-timeout", "0.3"], ["check"], ["backup", "copy.db"]):
+        line = refusal(*command, "--db", str(file), cwd=file.parent)
+        assert f"another process has the database {file} open, but the log {file}-wal is not there" in line
+    assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+    open_store.close()
+    with closing(SQLiteStore(file)) as store:
+        assert names(store) == ["before 2", "before 1", "before 0", "default"]
+
+
+def test_a_log_that_another_program_began_in_place_of_a_removed_one_stays(
+    open_store: SQLiteStore, file: Path
+) -> None:
+    for suffix in ("-wal", "-shm"):
+        file.with_name(f"{file.name}{suffix}").unlink()
+    script = """
+import os, sqlite3
+connection = sqlite3.connect("projects.db")
+connection.execute("CREATE TABLE theirs (x)")
+connection.commit()
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=file.parent, env=environment(), check=True)
+    with pytest.raises(StoreUnavailable, match="-wal was removed or replaced"):
+        open_store.create("after")
+    open_store.close()
+    with connect(file) as connection:
+        assert connection.execute("SELECT count(*) FROM theirs").fetchone() == (0,)
+
+
+def test_a_log_that_sqlite_itself_made_shorter_is_no_loss(open_store: SQLiteStore, file: Path) -> None:
+    with connect(file) as connection:
+        for number in range(3):
+            open_store.create(f"after {number}", "x" * 20_000)
+            assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+            open_store.list_rows()
+            open_store.update(f"after {number}", "y")
+
+
+def test_a_log_that_another_process_empties_all_the_time_is_no_loss(
+    open_store: SQLiteStore, file: Path
+) -> None:
+    script = """
+import sqlite3, sys
+connection = sqlite3.connect("projects.db")
+print("ready", flush=True)
+while True:
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+"""
+    line = [sys.executable, "-c", script]
+    with subprocess.Popen(line, cwd=file.parent, env=environment(), stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        for number in range(300):
+            open_store.update("before 0", str(number))
+            open_store.get("before 0")
+        other.kill()
+    assert open_store.get("before 0").description == "299"
+
+
+def test_a_log_of_what_was_there_before_undoes_no_backup_that_was_copied_over_it(tmp_path: Path) -> None:
+    script = """
+import os
+from projects_wsgi import SQLiteStore
+store = SQLiteStore("projects.db")
+store.create("good")
+store.backup("backup.db")
+store.delete("good")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment(), check=True)
+    shutil.copyfile(tmp_path / "backup.db", tmp_path / "projects.db")
+    before = (tmp_path / "projects.db").read_bytes()
+    for command in ([], ["check"], ["backup", "copy.db"]):
+        line = refusal(*command, cwd=tmp_path)
+        assert "was replaced by a backup, but" in line
+        assert "projects.db-wal belongs to what was there before and would undo that: move it away" in line
+    assert (tmp_path / "projects.db").read_bytes() == before
+    (tmp_path / "projects.db-wal").unlink()
+    with closing(SQLiteStore(tmp_path / "projects.db")) as store:
+        assert names(store) == ["good", "default"]
+        assert (tmp_path / "projects.db-wal").exists()
+        store.create("later")
+    # From now on, it is a database like any other.
+    with closing(SQLiteStore(tmp_path / "projects.db")) as store:
+        assert names(store) == ["later", "good", "default"]
+
+
+# The length of the log
+
+
+def test_a_log_stays_short_under_readers_that_overlap(file: Path) -> None:
+    with closing(SQLiteStore(file)) as store:
+        for number in range(3_000):
+            store.create(f"project {number:05} of many", "x" * 100)
+        is_over = threading.Event()
+        longest = 0
+
+        def read() -> None:
+            while not is_over.is_set():
+                store.list_rows(name_contains="no such name")
+
+        readers = [threading.Thread(target=read) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        for number in range(2_000):
+            store.update("default", str(number) * 5_000)
+            longest = max(longest, file.with_name(f"{file.name}-wal").stat().st_size)
+        is_over.set()
+        for reader in readers:
+            reader.join()
+    assert 2**22 < longest < 2**24
+
+
+def test_somebody_who_reads_for_long_does_not_make_every_change_wait(file: Path) -> None:
+    with closing(SQLiteStore(file)) as store, connect(file) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM projects").fetchone()
+        waited = []
+        while file.with_name(f"{file.name}-wal").stat().st_size < 7 * 2**20:
+            began = time.monotonic()
+            store.update("default", "x" * 200_000)
+            waited.append(time.monotonic() - began)
+    # One has waited for the reader, the others not.
+    assert [seconds > 0.5 for seconds in waited].count(True) == 1 < len(waited)
+
+
+# Other users
+
+OWNER, OTHER = 65_534, 65_533
+
+
+def as_user(user: int, work: Callable[[], Any]) -> str:
+    """Do some work in a child that belongs to a user; return its result, or its error, as text."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            text = str(work())
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(sender, text.encode()[:2000])
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(sender)
+    with open(receiver, encoding="utf-8") as file:
+        return file.read()
+
+
+def look_with_check(file: Path) -> str:
+    with upkeep.opened_as_it_is(str(file)) as session:
+        return str(upkeep.find_faults(session))
+
+
+def look_with_backup(file: Path) -> str:
+    with upkeep.opened_as_it_is(str(file)) as session:
+        upkeep.copy(session, f"{file}.{os.getuid()}")
+    return "[]"
+
+
+def look_read_only(file: Path) -> str:
+    with closing(SQLiteStore(file, read_only=True)) as store:
+        return str(names(store))
+
+
+LOOKS = [look_with_check, look_with_backup, look_read_only]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be other users")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A database of OWNER's in a folder where everybody may write."""
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
+        if folder.parent == Path("/tmp"):
+            break
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)
+    file = folder / "p.db"
+    assert as_user(OWNER, lambda: SQLiteStore(file).close()) == "None"
+    return file
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o644, 0o666])
+@pytest.mark.parametrize("look", LOOKS)
+def test_who_only_looks_leaves_nothing_that_shuts_the_owner_out(
+    shared: Path, look: Callable[[Path], str], mode: int
+) -> None:
+    shared.chmod(mode)
+    assert as_user(OTHER, lambda: look(shared)) in ("[]", "['default']")
+    assert not shared.with_name("p.db-wal").exists()
+    assert not shared.with_name("p.db-shm").exists()
+
+    def serve() -> str:
+        with closing(SQLiteStore(shared)) as store:
+            return store.create("written").name
+
+    assert as_user(OWNER, serve) == "written"
+
+
+@needs_root
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_log_that_only_the_owner_can_read_is_not_ignored(shared: Path, look: Callable[[Path], str]) -> None:
+    def die() -> None:
+        store = SQLiteStore(shared)
+        store.create("acknowledged")
+        os._exit(0)
+
+    as_user(OWNER, die)
+    shared.with_name("p.db-shm").unlink()
+    assert "open and close it once where it can be written, as user " in as_user(OTHER, lambda: look(shared))
+    assert not shared.with_name("p.db-shm").exists()
+
+
+@needs_root
+def test_who_looks_while_the_owner_serves_sees_what_it_writes(shared: Path) -> None:
+    is_ready, is_over = os.pipe(), os.pipe()
+
+    def serve() -> None:
+        with closing(SQLiteStore(shared)) as store:
+            store.create("written")
+            os.write(is_ready[1], b"x")
+            os.read(is_over[0], 1)
+
+    owner = threading.Thread(target=as_user, args=(OWNER, serve))
+    owner.start()
+    os.read(is_ready[0], 1)
+    seen = [as_user(OTHER, lambda look=look: look(shared)) for look in LOOKS]  # type: ignore[misc]
+    os.write(is_over[1], b"x")
+    owner.join()
+    assert seen == ["[]", "[]", "['written', 'default']"]
+    assert sorted(entry.name for entry in shared.parent.iterdir()) == ["p.db", f"p.db.{OTHER}"]
+
+
+@needs_root
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_start_that_fails_for_a_file_beside_it_names_that_file_and_its_owner(
+    shared: Path, suffix: str
+) -> None:
+    companion = shared.with_name(f"p.db{suffix}")
+    shared.with_name("p.db-wal").touch()
+    shared.with_name("p.db-wal").chmod(0o666)
+    companion.touch()
+    companion.chmod(0o600)
+    text = as_user(OWNER, lambda: SQLiteStore(shared).create("x"))
+    assert f"the file {companion} is not readable and writable" in text
+    assert "it belongs to user root" in text
+
+
+def test_a_file_that_was_taken_for_unchanging_and_changes_is_503(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    SQLiteStore(file).close()
+    script = f"""
+import os, sys
+from projects_wsgi import SQLiteStore, StoreUnavailable
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65533); os.setuid(65533)
+store = SQLiteStore({str(file)!r}, read_only=True)
+print(store.list_rows(), flush=True)
+sys.stdin.readline()
+try:
+    print(store.list_rows(), flush=True)
+except StoreUnavailable as error:
+    print(error, flush=True)
+"""
+    if os.geteuid() != 0:
+        file.parent.chmod(0o500)
+    for folder in (file.parent, *file.parent.parents):
+        if folder == Path("/tmp"):
+            break
+        folder.chmod(folder.stat().st_mode | 0o055)
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as reader:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        assert "default" in reader.stdout.readline()
+        file.parent.chmod(0o755)
+        with closing(SQLiteStore(file)) as store:
+            store.create("new")
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+            assert "was removed or replaced" in reader.stdout.readline()
