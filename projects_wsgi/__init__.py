@@ -29,7 +29,7 @@ from .model import StoreError as StoreError
 from .model import StoreFull as StoreFull
 from .model import StoreReadOnly as StoreReadOnly
 from .model import StoreUnavailable as StoreUnavailable
-from .options import BUSY_TIMEOUT, MAX_BODY_SIZE, MAX_DATABASE_SIZE, MAX_PAGE_SIZE
+from .options import BUSY_TIMEOUT, MAX_BODY_SIZE, MAX_DATABASE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE
 from .storage import OnChange, open_store
 from .storage import Store as Store
 from .storage.sqlite import SQLiteStore as SQLiteStore
@@ -42,6 +42,7 @@ def make_app(
     database: str | os.PathLike[str] | Store,
     *,
     max_page_size: int = MAX_PAGE_SIZE.default,
+    max_page_bytes: int = MAX_PAGE_BYTES.default,
     max_body_size: int = MAX_BODY_SIZE.default,
     busy_timeout: float = BUSY_TIMEOUT.default,
     max_database_size: int | None = MAX_DATABASE_SIZE.default,
@@ -56,6 +57,7 @@ def make_app(
 
     database: the path of an SQLite file, ":memory:" or a Store.
     max_page_size: rows, > 0; the longest page, whatever limit a client asks for.
+    max_page_bytes: bytes, > 0; a page ends early with the project that makes it longer.
     max_body_size: bytes, > 0; a longer body is answered with 413, unread.
     busy_timeout, max_database_size, on_change: see SQLiteStore; a Store has its own.
     read_only: whether every change is answered with 403. An SQLite file is then opened for reading only.
@@ -67,6 +69,7 @@ def make_app(
     cannot be read; TypeError or ValueError for a wrong argument, before anything is opened.
     """
     MAX_PAGE_SIZE.check(max_page_size)
+    MAX_PAGE_BYTES.check(max_page_bytes)
     MAX_BODY_SIZE.check(max_body_size)
     if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", phoenix_version):
         raise ValueError(f'phoenix_version must be like "20.26.1", not {phoenix_version!r}')
@@ -92,6 +95,7 @@ def make_app(
     return ProjectsApp(
         store,
         max_page_size=max_page_size,
+        max_page_bytes=max_page_bytes,
         max_body_size=max_body_size,
         phoenix_version=phoenix_version,
         read_only=read_only,

@@ -28,6 +28,7 @@ class ProjectsApp:
         store: Store,
         *,
         max_page_size: int,
+        max_page_bytes: int,
         max_body_size: int,
         phoenix_version: str,
         read_only: bool,
@@ -36,6 +37,7 @@ class ProjectsApp:
     ) -> None:
         self.store = store
         self.max_page_size = max_page_size
+        self.max_page_bytes = max_page_bytes
         self.max_body_size = max_body_size
         self.phoenix_version = phoenix_version
         self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
@@ -84,8 +86,10 @@ class ProjectsApp:
         """Answer with a page of projects, newest first."""
         page = wire.parse_page_parameters(request.query, self.max_page_size)
         # One row more than the page holds tells whether and where the next one starts.
-        rows = self.store.list_rows(page.start_id, page.limit + 1, page.name_contains, page.kinds)
-        return Response(200, wire.JSON, wire.render_page(rows, page.limit))
+        rows = self.store.list_rows(
+            page.start_id, page.limit + 1, page.name_contains, page.kinds, self.max_page_bytes
+        )
+        return Response(200, wire.JSON, wire.render_page(rows, page.limit, self.max_page_bytes))
 
     def create_project(self, request: Request) -> Response:
         """Make a project and answer with it."""

@@ -80,6 +80,9 @@ DATABASE = Option(
 HOST = Option("host", str, "127.0.0.1", "the name or address to listen on, IPv4 or IPv6", "HOST")
 PORT = Option("port", int, 6006, "the port to listen on; 0 picks a free one", "PORT", maximum=65_535)
 MAX_PAGE_SIZE = Option("max_page_size", int, 10_000, "the most projects on one page", minimum=1)
+MAX_PAGE_BYTES = Option(
+    "max_page_bytes", int, 8_388_608, "the bytes of projects after which a page ends early", minimum=1
+)
 MAX_BODY_SIZE = Option(
     "max_body_size", int, 1_048_576, "the largest request body, in bytes; a larger one gets 413", minimum=1
 )
@@ -103,6 +106,6 @@ QUIET = Option("quiet", bool, False, "do not log requests")
 
 # In the order of --help and of the README.
 OPTIONS = (
-    *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_BODY_SIZE, MAX_DATABASE_SIZE),
-    *(BUSY_TIMEOUT, TIMEOUT, KEYS, READ_ONLY, QUIET),
+    *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_PAGE_BYTES, MAX_BODY_SIZE),
+    *(MAX_DATABASE_SIZE, BUSY_TIMEOUT, TIMEOUT, KEYS, READ_ONLY, QUIET),
 )

@@ -233,9 +233,11 @@ def render_project(row: model.ProjectRow) -> bytes:
     return text.encode()
 
 
-def render_page(rows: Sequence[model.ProjectRow], limit: int) -> bytes:
-    """Return the JSON of a page of at most limit rows; one row more is the first of the next page."""
-    next_cursor = f'"{model.render_global_id(rows[limit][0])}"' if len(rows) > limit else "null"
+def render_page(rows: Sequence[model.ProjectRow], limit: int, max_size: int) -> bytes:
+    """Return the JSON of a page of at most limit rows; the row after them is the first of the next page.
+
+    max_size: bytes; the page ends early with the row that makes it longer.
+    """
     projects = [
         '{"name":%s,"description":%s,"id":"%s"}'
         % (
@@ -245,7 +247,13 @@ def render_page(rows: Sequence[model.ProjectRow], limit: int) -> bytes:
         )
         for project_id, name, description in rows[:limit]
     ]
-    return ('{"data":[%s],"next_cursor":%s}' % (",".join(projects), next_cursor)).encode()
+    data = ",".join(projects).encode()
+    if len(data) > max_size:
+        sizes = accumulate(len(project.encode()) + 1 for project in projects)
+        limit = 1 + sum(size <= max_size for size in sizes)
+        data = ",".join(projects[:limit]).encode()
+    next_cursor = f'"{model.render_global_id(rows[limit][0])}"' if len(rows) > limit else "null"
+    return b'{"data":[%s],"next_cursor":%s}' % (data, next_cursor.encode())
 
 
 def render_json(value: object) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import logging
 import weakref
 from collections.abc import Iterator
@@ -116,6 +117,36 @@ def test_a_cursor_stays_good_when_its_project_is_deleted(app: webtest.TestApp) -
     assert [project["name"] for project in page] == ["p0", "default"]
 
 
+def test_a_page_of_large_projects_ends_early_and_loses_none(file: Path) -> None:
+    projects_app = make_app(file, max_page_bytes=1000)
+    with closing(projects_app.store) as store:
+        for number in range(30):
+            store.create(f"project {number}", "é" * (number * 30))
+        store.create("longer than a page", "\x01" * 5000)
+        app = webtest.TestApp(projects_app)
+        found: list[str] = []
+        cursor = ""
+        while cursor is not None:
+            response = app.get(f"/v1/projects?limit=20&cursor={cursor}")
+            page = response.json["data"]
+            assert 1 <= len(page) <= 20
+            without_last = json.dumps(page[:-1], ensure_ascii=False, separators=(",", ":"))
+            assert len(without_last.encode()) <= 1002
+            found += [project["name"] for project in page]
+            cursor = response.json["next_cursor"]
+        assert found == ["longer than a page", *(f"project {n}" for n in reversed(range(30))), "default"]
+
+
+def test_rows_are_fetched_only_as_far_as_a_page_needs_them(file: Path) -> None:
+    with closing(SQLiteStore(file)) as store:
+        for number in range(50):
+            store.create(f"project {number}", "x" * 1000)
+        # Those with which the page is long enough, and the one after them.
+        assert len(store.list_rows(max_size=2500)) == 4
+        assert len(store.list_rows(max_size=1)) == 2
+        assert len(store.list_rows()) == 51
+
+
 def test_a_limit_beyond_the_largest_page_loses_nothing() -> None:
     with closing(SQLiteStore(":memory:")) as store:
         app = webtest.TestApp(make_app(store, max_page_size=2))
@@ -181,6 +212,7 @@ def test_the_version_can_be_set() -> None:
     "options",
     [
         {"max_page_size": 0},
+        {"max_page_bytes": 0},
         {"max_body_size": 0},
         {"max_database_size": 0},
         {"busy_timeout": 0},

@@ -55,7 +55,24 @@ def test_a_page_is_what_json_dumps_makes_of_it(page: list[tuple[int, str, str | 
         "data": [as_dict(row) for row in page[:limit]],
         "next_cursor": as_dict(page[limit])["id"] if len(page) > limit else None,
     }
-    assert wire.render_page(page, limit) == compact(expected)
+    assert wire.render_page(page, limit, 10**9) == compact(expected)
+
+
+@given(st.lists(rows, max_size=6), st.integers(1, 6), st.integers(1, 200))
+def test_a_page_ends_with_the_project_that_makes_it_longer_than_it_may_be(
+    page: list[tuple[int, str, str | None]], limit: int, max_size: int
+) -> None:
+    whole = json.loads(wire.render_page(page, limit, 10**9))["data"]
+    answer = json.loads(wire.render_page(page, limit, max_size))
+    listed = answer["data"]
+    assert listed == whole[: len(listed)]
+    sizes = [len(compact(project)) for project in listed]
+    # Without the last one, and the comma after each of the others, it was not too long.
+    assert sum(sizes[:-1]) + len(sizes[:-1]) <= max_size
+    if len(listed) < len(whole):
+        assert sum(sizes) + len(sizes) > max_size
+    following = page[len(listed)] if len(listed) < len(page) else None
+    assert answer["next_cursor"] == (following and as_dict(following)["id"])
 
 
 # Ids and cursors

@@ -188,6 +188,7 @@ PROVEN_ELSEWHERE = {
     "an id whose project is gone": "test_ids_are_never_used_twice",
     "a name with `/` in it": "test_every_name_is_reachable",
     "unknown path; HEAD; trailing slash": "test_a_trailing_slash_is_the_collection",
+    "a page of more than 8 MiB": "test_a_page_of_large_projects_ends_early_and_loses_none",
     "a body of more than 1 MiB, or of unknown length": "test_a_body_that_is_too_large_is_not_read",
     "a body in UTF-16 or UTF-32, or nested more than 900 deep": "test_what_cannot_be_decoded_is_400",
     "database busy; full; out of reach": (
