@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
@@ -13,9 +14,10 @@ from . import __version__, commands
 from .auth import KeysError, Role
 from .commands import PROGRAM
 from .model import StoreError
-from .options import DATABASE, KEYS, OPTIONS, Option
+from .options import DATABASE, KEYS, OPTIONS, PORT, Option
 
-_KEYS_FILE = KEYS._replace(default="projects.keys", help="the keys file")  # which keys commands need
+_KEYS_FILE = KEYS._replace(default=commands.KEYS_FILE, help="the keys file")  # which keys commands need
+_EXISTING = DATABASE._replace(help="the SQLite file")  # which these commands do not make
 
 
 def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -25,6 +27,7 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     when a signal ended the command, but 0 when it ended the server.
     """
     commands.catch_signals()
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may not be in its encoding
             stream.reconfigure(errors="backslashreplace")
@@ -38,12 +41,37 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     return status
 
 
+def _open_standard_streams() -> None:
+    """Open what was closed: the next file that is opened would be a standard stream, and be written to."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # What is printed must not seem to be read: a write to standard output fails.
+            os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def _run(settings: argparse.Namespace) -> int:
     try:
         return settings.run(settings) or 0
     except (commands.CommandError, KeysError, StoreError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
+    except BrokenPipeError:  # whoever reads it has enough
+        return _fail("")
+
+
+def _fail(text: str) -> int:
+    """Print an error, and let go of what cannot be written: at its exit, Python would try again."""
+    with contextlib.suppress(OSError):
+        if text:
+            print(f"{PROGRAM}: {text}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 2
 
 
 def _serve(settings: argparse.Namespace) -> None:
@@ -58,11 +86,17 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
     """
     parser = build_parser()
     settings = parser.parse_args(arguments)
-    settings.admin_secret = environ.get("PHOENIX_ADMIN_SECRET") or None  # named as in Phoenix
+    settings.admin_secret = environ.get(commands.ADMIN_SECRET_VARIABLE) or None
     for option in settings.options:
         text, source = getattr(settings, option.name, None), f"argument {option.flag}"
         if text is None:
             text, source = environ.get(option.variable) or None, f"environment variable {option.variable}"
+            if option is PORT and text is not None and "://" in text:
+                commands.warn(
+                    f"{source} is {text!r}, as Kubernetes sets it for a service of that name; port"
+                    f" {option.default} is used"
+                )
+                text = None
         try:
             value = option.default if text is None else option.parse(text)
         except ValueError as error:
@@ -84,12 +118,12 @@ def build_parser() -> argparse.ArgumentParser:
     _complete(serve, _serve, OPTIONS)
 
     check = subparsers.add_parser("check", help="look for faults in a database; exit with 1 if it has any")
-    _complete(check, lambda it: commands.check(it.db), [DATABASE])
+    _complete(check, lambda it: commands.check(it.db), [_EXISTING])
 
     backup = subparsers.add_parser("backup", help="copy a database, also one in use")
     backup.add_argument("destination", metavar="DEST", help="the file to create")
     backup.add_argument("--force", action="store_true", help="overwrite DEST if it exists")
-    _complete(backup, lambda it: commands.back_up(it.db, it.destination, overwrite=it.force), [DATABASE])
+    _complete(backup, lambda it: commands.back_up(it.db, it.destination, overwrite=it.force), [_EXISTING])
 
     restore = subparsers.add_parser(
         "restore", help="replace what a database holds, also one in use, by a backup"

@@ -19,6 +19,8 @@ from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
 from .storage import upkeep
 
 PROGRAM = "projects-wsgi"
+KEYS_FILE = "projects.keys"  # what the keys commands take by default
+ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"  # named as in Phoenix
 _POLL_SECONDS = 0.1  # how long a signal may go unnoticed: one that comes just before a sleep does not end it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -56,8 +58,8 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
     logging.basicConfig(format="%(asctime)s %(message)s", level="WARNING" if quiet else "INFO")
     try:
         app = make_app(database, **options)
-    except ValueError as error:
-        raise CommandError(str(error)) from None
+    except ValueError as error:  # all other options were checked when they were parsed
+        raise CommandError(f"environment variable {ADMIN_SECRET_VARIABLE}: {error}") from None
     with contextlib.closing(app.store):
         try:
             server = Server(host, port, app, timeout=timeout, headers=app.common_headers)
@@ -72,26 +74,51 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
         with server:
             threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
             if not (server.is_local or options["keys"] or options["admin_secret"]):
-                print(
-                    f"{PROGRAM}: warning: everybody who can reach this address can"
+                warn(
+                    "everybody who can reach this address can"
                     f" {'read' if options['read_only'] else 'change'} all projects;"
-                    " give --keys FILE, or listen on 127.0.0.1",
-                    file=sys.stderr,
+                    " give --keys FILE, or listen on 127.0.0.1"
                 )
+            for path in [] if options["keys"] else _unused_keys(database):
+                warn(f"the keys in {path} are not used; give --keys {path}")
             where = database if database == ":memory:" else os.path.abspath(database)
-            print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(OSError):  # nobody can read it; the server serves all the same
+                print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
+            with contextlib.suppress(KeyboardInterrupt, MemoryError):
                 hold_signals(False)
                 while True:
                     time.sleep(_POLL_SECONDS)
             server.shutdown()
 
 
+def say(text: str) -> None:
+    """Print what a command has to say. Raises CommandError if that cannot be; BrokenPipeError."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CommandError(f"cannot write the output: {error.strerror}") from None
+
+
+def warn(text: str) -> None:
+    """Print a warning; if that cannot be, go on."""
+    with contextlib.suppress(OSError):
+        print(f"{PROGRAM}: warning: {text}", file=sys.stderr)
+
+
+def _unused_keys(database: str) -> list[str]:
+    """Return the keys files that the keys commands make by default, in this folder or beside the database."""
+    folder = "" if database == ":memory:" else os.path.dirname(database)
+    paths = (KEYS_FILE, os.path.join(folder, KEYS_FILE))
+    return sorted({os.path.abspath(path) for path in paths if os.path.exists(path)})
+
+
 def check(database: str) -> int:
     """Print a database's faults; return 1 if there are any, else 0. Raises StoreError if unreadable."""
     with upkeep.opened_as_it_is(database) as session:
         faults = upkeep.find_faults(session)
-    print("\n".join(faults) or f"{database}: ok")
+    say("\n".join(faults) or f"{database}: ok")
     return 1 if faults else 0
 
 
@@ -103,7 +130,7 @@ def back_up(database: str, destination: str, *, overwrite: bool) -> None:
             upkeep.copy(session, destination, progress, overwrite=overwrite)
     except FileExistsError as error:
         raise CommandError(f"{error}; overwrite it with --force") from None
-    print(f"{database} is copied to {destination}")
+    say(f"{database} is copied to {destination}")
 
 
 def restore(database: str, backup: str) -> None:
@@ -111,7 +138,7 @@ def restore(database: str, backup: str) -> None:
     progress = _draw_progress if sys.stderr.isatty() else None
     with contextlib.closing(SQLiteStore(database)) as store:
         store.restore(backup, progress)
-    print(f"{database} holds what {backup} does")
+    say(f"{database} holds what {backup} does")
 
 
 def add_key(file: str, name: str, role: str, expires: str | None) -> None:
@@ -120,23 +147,29 @@ def add_key(file: str, name: str, role: str, expires: str | None) -> None:
     expires: its last day in UTC, as days from now ("90d") or as a date; None: it has none.
     """
     last_day = None if expires is None else _parse_last_day(expires)
-    print(keys.add_key(file, name, Role(role), last_day))
-    print(f"This key of {name} is shown only now; {file} holds only its SHA-256.", file=sys.stderr)
+    key = keys.add_key(file, name, Role(role), last_day)
+    try:
+        print(key, flush=True)
+    except OSError as error:
+        keys.revoke_key(file, name)
+        raise CommandError(f"cannot print the key: {error.strerror}; {name} was not added") from None
+    with contextlib.suppress(OSError):
+        print(f"This key of {name} is shown only now; {file} holds only its SHA-256.", file=sys.stderr)
 
 
 def list_keys(file: str) -> None:
     """Print name, role, day made and last day of each key in a file. Raises KeysError for a bad file."""
-    found = keys.read_keys(file)
-    print(f"{'NAME':<24} {'ROLE':<7} {'MADE':<11} EXPIRES")
-    for key in found:
+    lines = [f"{'NAME':<24} {'ROLE':<7} {'MADE':<11} EXPIRES"]
+    for key in keys.read_keys(file):
         expires = f"{key.expires or 'never'}{' (past)' if key.is_expired() else ''}"
-        print(f"{key.name:<24} {key.role.value:<7} {key.made!s:<11} {expires}")
+        lines.append(f"{key.name:<24} {key.role.value:<7} {key.made!s:<11} {expires}")
+    say("\n".join(lines))
 
 
 def revoke_key(file: str, name: str) -> None:
     """Remove a key from a keys file. Raises KeysError for a bad file or where there is no such key."""
     keys.revoke_key(file, name)
-    print(f"{name} is revoked; servers that use {file} will know within two seconds")
+    say(f"{name} is revoked; servers that use {file} will know within two seconds")
 
 
 def _parse_last_day(text: str) -> datetime.date:

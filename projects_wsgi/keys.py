@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import logging
 import os
 import re
@@ -17,12 +18,14 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .auth import KeysError, Role, Unauthorized
+from .files import sync_folder
 from .wsgi import Environ
 
 logger = logging.getLogger("projects_wsgi")
 
 _CHECK_SECONDS = 1.0  # the least time between two looks at the file
 _LOCK_SECONDS = 5.0  # how long to wait for another writer
+_TRUST_SECONDS = 60.0  # for which keys stay valid after the file can no longer be read
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9._@-]{0,99}"
 _LINE = re.compile(rf"\s*({_NAME})\s+(\w+)\s+([0-9a-f]{{64}})\s+(\S+)(?:\s+(\S+))?\s*")
@@ -54,14 +57,14 @@ def today() -> datetime.date:
 class KeyRing:
     """Returns the role of a request's key; an Authenticate for ProjectsApp.
 
-    path: the keys file; None: there is none. It is read again within a second after it has changed; while
-        it is missing or malformed, the keys read last stay valid.
+    path: the keys file; None: there is none. It is read again within a second after it has changed. When
+        it can no longer be read, the keys read last stay valid for a minute; then none of them is.
     admin_secret: one more key, an admin's; at least 32 characters with a digit and a lower-case letter.
     Raises KeysError if the file cannot be read or is malformed; ValueError if the secret is too weak.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, admin_secret: str | None = None) -> None:
-        self._path = None if path is None else os.path.abspath(path)
+        self._path = None if path is None else _absolute(path)
         self._admin_keys: list[Key] = []
         if admin_secret is not None:
             if not _SECRET.fullmatch(admin_secret):
@@ -70,16 +73,18 @@ class KeyRing:
                     " with a digit and a lower-case letter among them"
                 )
             self._admin_keys.append(Key("admin-secret", Role.ADMIN, _digest(admin_secret), today(), None))
-        self._next_look = 0.0
-        self._seen = _state(self._path)
-        self._keys = self._read()
+        self._keys = {key.digest: key for key in self._admin_keys}
+        self._seen: object = None
+        if self._path is not None:
+            self._read_if_changed(self._path)
+        self._last_good = self._next_look = time.monotonic()
 
     def __call__(self, environ: Environ) -> Role:
         """Return the role of the key in a request. Raises Unauthorized (401)."""
         match = _BEARER.fullmatch(environ.get("HTTP_AUTHORIZATION", ""))
         if match is None:
             raise Unauthorized
-        self._read_if_changed()
+        self._look()
         # How long the search takes tells something of a digest, and nothing of a key.
         key = self._keys.get(_digest(match[1]))
         if key is None:
@@ -88,24 +93,27 @@ class KeyRing:
             raise Unauthorized("Expired token")
         return key.role
 
-    def _read_if_changed(self) -> None:
+    def _look(self) -> None:
         now = time.monotonic()
-        if now < self._next_look:
+        if self._path is None or now < self._next_look:
             return
         self._next_look = now + _CHECK_SECONDS
-        state = _state(self._path)
-        if state == self._seen:
-            return
-        self._seen = state
         try:
-            self._keys = self._read()
+            self._read_if_changed(self._path)
+            self._last_good = now
         except KeysError as error:
-            logger.error("%s; the keys read before stay valid", error)
+            self._seen = None
+            outcome = "the keys read before stay valid for a minute"
+            if now - self._last_good >= _TRUST_SECONDS:
+                self._keys = {key.digest: key for key in self._admin_keys}
+                outcome = "none of its keys is valid"
+            logger.error("%s; %s", error, outcome)
 
-    def _read(self) -> dict[str, Key]:
-        """Return the keys by their digest."""
-        keys = [] if self._path is None else read_keys(self._path)
-        return {key.digest: key for key in [*keys, *self._admin_keys]}
+    def _read_if_changed(self, path: str) -> None:
+        state = _state(path)
+        if state is None or state != self._seen:
+            self._keys = {key.digest: key for key in [*read_keys(path), *self._admin_keys]}
+            self._seen = state
 
 
 def read_keys(path: str | os.PathLike[str]) -> list[Key]:
@@ -120,10 +128,12 @@ def read_keys(path: str | os.PathLike[str]) -> list[Key]:
 
 def _read_lines(path: str | os.PathLike[str]) -> list[str]:
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().splitlines()
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            text = file.read()
     except UnicodeDecodeError:
         raise KeysError(f"the keys file {path} is not text in UTF-8") from None
+    # Not splitlines(): what it takes for the end of a line may stand in a comment.
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _parse(lines: Iterable[str], path: str | os.PathLike[str]) -> list[Key]:
@@ -185,26 +195,47 @@ def revoke_key(path: str | os.PathLike[str], name: str) -> None:
 def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
     """Yield the lines of a file, and replace the file with what has become of them.
 
-    The new file, which only its owner can read, is also the lock: one process at a time can make it.
+    The new file is also the lock: one process at a time can make it. It has the owner, the group and the
+    mode of the old one, or only its owner can read it.
     """
-    path = os.path.realpath(path)
-    new = f"{path}.new"
+    new = ""
     try:
-        descriptor = _open_new(new)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                lines = _read_lines(path) if os.path.exists(path) else []
-                yield lines
-                file.writelines(f"{line}\n" for line in lines)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
-        except BaseException:
+        path = os.path.realpath(_absolute(path))
+        descriptor = _open_new(f"{path}.new")
+        new = f"{path}.new"
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            lines = []
+            if os.path.exists(path):
+                _keep_permissions(descriptor, path)
+                lines = _read_lines(path)
+            yield lines
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+        new = ""
+        sync_folder(os.path.dirname(path))
+    except OSError as error:
+        hint = "; if it is mounted alone, change it where it comes from" if error.errno == errno.EBUSY else ""
+        raise KeysError(f"cannot change the keys file {path}: {error.strerror}{hint}") from None
+    finally:
+        if new:
             with contextlib.suppress(OSError):
                 os.unlink(new)
-            raise
-    except OSError as error:
-        raise KeysError(f"cannot change the keys file {path}: {error.strerror}") from None
+
+
+def _keep_permissions(descriptor: int, path: str) -> None:
+    """Give a new file the owner, the group and the mode of the old one: servers must go on reading it."""
+    if hasattr(os, "fchown"):  # not on Windows
+        status = os.stat(path)
+        try:
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        except PermissionError:
+            raise KeysError(
+                f"the keys file {path} belongs to another user or group ({status.st_uid}:{status.st_gid}), to"
+                " whom this user cannot give a new one: run this as that user or as root"
+            ) from None
+        os.fchmod(descriptor, status.st_mode & 0o777)
 
 
 def _open_new(path: str) -> int:
@@ -227,10 +258,24 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("ascii")).hexdigest()
 
 
-def _state(path: str | None) -> object:
-    """Return what changes when a file does; None if there is none."""
-    if path is not None:
-        with contextlib.suppress(OSError):
-            status = os.stat(path)
-            return status.st_mtime_ns, status.st_size, status.st_ino
-    return None
+def _absolute(path: str | os.PathLike[str]) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise KeysError(
+            f"cannot find the keys file {path}: the working folder was removed; give an absolute path"
+        ) from None
+
+
+def _state(path: str) -> object:
+    """Return what changes when a file does; None if there is none. Raises KeysError."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if not status.st_nlink:
+        # A file that is mounted alone stays what it was, whatever takes its place.
+        raise KeysError(
+            f"the keys file {path} was replaced, but here it is still the old one: mount its folder"
+        )
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
-from projects_wsgi import KeysError, ProjectKind, ProjectsApp, make_app
+from projects_wsgi import KeysError, ProjectKind, ProjectsApp, keys, make_app
 from projects_wsgi.testing import live_server
 
 from .conftest import PrefixedApp
@@ -313,32 +313,69 @@ def test_a_key_that_is_taken_out_or_put_in_is_noticed_without_a_restart(
 
 
 @pytest.mark.parametrize("harm", ["gone", "malformed", "a folder"])
-def test_while_the_file_is_gone_or_malformed_the_last_good_keys_hold_and_the_log_says_so_once(
-    hasty: ProjectsApp, keys_file: Path, harm: str, caplog: pytest.LogCaptureFixture
+def test_keys_that_can_no_longer_be_read_are_valid_for_a_minute_and_every_look_is_an_error_in_the_log(
+    hasty: ProjectsApp,
+    keys_file: Path,
+    harm: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(keys, "_TRUST_SECONDS", 0.5)
     text = keys_file.read_text()
+    assert status_of(hasty, KEYS["viewer"]) == 200
+    time.sleep(0.6)  # as long as it can be read, nothing is too old
     assert status_of(hasty, KEYS["viewer"]) == 200
     keys_file.unlink()
     if harm == "malformed":
         keys_file.write_text("nonsense\n")
     elif harm == "a folder":
         keys_file.mkdir()
-    deadline = time.monotonic() + 30
-    while not caplog.records and time.monotonic() < deadline:
-        assert status_of(hasty, KEYS["viewer"]) == 200
-        assert status_of(hasty, "nobody") == 401
-        time.sleep(0.01)
-    for _ in range(3):  # looks
-        time.sleep(2 * CHECK_SECONDS)
-        assert status_of(hasty, KEYS["viewer"]) == 200
-    (record,) = caplog.records
-    assert record.levelno == logging.ERROR
-    assert str(keys_file) in record.getMessage()
-    assert record.getMessage().endswith("the keys read before stay valid")
+    began = time.monotonic()
+    wait_for(hasty, KEYS["viewer"], 401)
+    assert 0.3 < time.monotonic() - began < 5
+    messages = [record.getMessage() for record in caplog.records]
+    assert {record.levelno for record in caplog.records} == {logging.ERROR}
+    assert all(str(keys_file) in message for message in messages)
+    *others, last = (message.rpartition("; ")[2] for message in messages)
+    assert len(others) > 2
+    assert set(others) == {"the keys read before stay valid for a minute"}
+    assert last == "none of its keys is valid"
     if harm == "a folder":
         keys_file.rmdir()
-    keys_file.write_text(text.replace(line("viewer", "viewer", KEYS["viewer"], "2999-12-31"), ""))
-    wait_for(hasty, KEYS["viewer"], 401)
+    keys_file.write_text(text)
+    wait_for(hasty, KEYS["viewer"], 200)
+
+
+def test_a_keys_file_that_was_replaced_where_it_is_mounted_from_is_an_error_at_every_look(
+    keys_file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_CHECK_SECONDS", CHECK_SECONDS)
+    monkeypatch.setattr(keys, "_TRUST_SECONDS", 0.3)
+    with open(keys_file, encoding="utf-8") as mounted:
+        # Like a file that is mounted alone, this path goes on naming the old one.
+        path = f"/proc/self/fd/{mounted.fileno()}"
+        app = make_app(":memory:", keys=path)
+        assert status_of(app, KEYS["viewer"]) == 200
+        keys_file.unlink()
+        wait_for(app, KEYS["viewer"], 401)
+        app.store.close()
+    assert (
+        f"the keys file {path} was replaced, but here it is still the old one: mount its folder"
+        in caplog.text
+    )
+    assert len(caplog.records) > 2
+
+
+def test_the_admin_secret_needs_no_file_that_can_be_read(
+    keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_CHECK_SECONDS", CHECK_SECONDS)
+    monkeypatch.setattr(keys, "_TRUST_SECONDS", 0.1)
+    app = make_app(":memory:", keys=keys_file, admin_secret="phoenix1" * 4)
+    keys_file.unlink()
+    wait_for(app, KEYS["viewer"], 401)
+    assert status_of(app, "phoenix1" * 4) == 200
+    app.store.close()
 
 
 def test_a_file_is_looked_at_once_a_second_at_most(

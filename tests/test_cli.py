@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from projects_wsgi import SQLiteStore
+from projects_wsgi import Role, SQLiteStore
+from projects_wsgi.keys import add_key, read_keys
 from projects_wsgi.options import OPTIONS
 
 from .support.process import Process, environment, refusal, run, running_server
@@ -400,3 +401,150 @@ def test_help_names_every_option_and_variable(tmp_path: Path) -> None:
     for option in OPTIONS:
         assert option.flag in text
         assert option.variable in text
+
+
+# The environment that others make
+
+
+@pytest.mark.parametrize("text", ["tcp://10.96.0.7:6006", "udp://[fd00::1]:6006"])
+def test_a_port_variable_that_kubernetes_sets_is_named_and_not_used(text: str) -> None:
+    program = """
+import sys
+from projects_wsgi import cli
+print(cli.parse_settings([], {"PROJECTS_WSGI_PORT": sys.argv[1]}).port)
+"""
+    line = [sys.executable, "-c", program, text]
+    result = subprocess.run(line, env=environment(), capture_output=True, text=True)
+    assert result.stdout == "6006\n"
+    (warning,) = result.stderr.splitlines()
+    assert f"environment variable PROJECTS_WSGI_PORT is {text!r}, as Kubernetes sets it" in warning
+    assert warning.endswith("port 6006 is used")
+
+
+@pytest.mark.parametrize("command", [["check"], ["backup", "DEST"]])
+def test_the_help_of_a_command_that_makes_no_database_does_not_promise_one(
+    tmp_path: Path, command: list[str]
+) -> None:
+    assert "created if missing" not in " ".join(run(*command, "--help", cwd=tmp_path).stdout.split())
+    assert "created if missing" in " ".join(run("serve", "--help", cwd=tmp_path).stdout.split())
+
+
+GONE = [
+    [],
+    ["check"],
+    ["backup", "copy.db"],
+    ["restore", "copy.db"],
+    ["keys", "list"],
+    ["keys", "add", "ci", "--role", "viewer"],
+    ["keys", "revoke", "ci"],
+    ["--db", ":memory:", "--keys", "projects.keys"],
+]
+
+
+@pytest.mark.parametrize("arguments", GONE)
+def test_in_a_working_folder_that_was_removed_every_command_says_something_in_one_line(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    remove = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh"]
+    line = refusal(*arguments, cwd=folder, prefix=remove)
+    assert "the working folder was removed; give an absolute path" in line or "there is no keys file" in line
+
+
+def test_a_working_folder_that_was_removed_matters_to_no_absolute_path(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    remove = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh"]
+    with running_server("--quiet", "--db", str(tmp_path / "p.db"), cwd=folder, prefix=remove) as process:
+        assert process.ask("GET", "/v1/projects")[0] == 200
+    assert process.log == ""
+
+
+# Standard streams that cannot be used
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    "redirection",
+    [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>&1", "| true", "2>&1 | true"],
+)
+def test_a_server_whose_output_nobody_can_read_serves_and_keeps_its_database_whole(
+    tmp_path: Path, redirection: str
+) -> None:
+    port = free_port()
+    line = f'"{sys.executable}" -m projects_wsgi --port {port} {redirection}'
+    shell = subprocess.Popen(
+        ["bash", "-c", line],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 10
+    statuses: list[int] = []
+    while len(statuses) < 5 and time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection,
+        ):
+            body = json.dumps({"name": f"agent {len(statuses)}"})
+            connection.request("POST", "/v1/projects", body, {"Content-Type": "application/json"})
+            statuses.append(connection.getresponse().status)
+        time.sleep(0.02)
+    os.killpg(shell.pid, signal.SIGTERM)
+    shell.wait(10)
+    assert statuses == [200] * 5
+    assert run("check", cwd=tmp_path).stdout == "projects.db: ok\n"
+
+
+def run_in_shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    line = f'set -o pipefail; "{sys.executable}" -W error -m projects_wsgi {command}'
+    return subprocess.run(["bash", "-c", line], cwd=cwd, env=environment(), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", ["check", "backup copy.db", "keys list", "restore backup.db"])
+@pytest.mark.parametrize(
+    ("redirection", "message"),
+    [
+        (">/dev/full", "projects-wsgi: cannot write the output: No space left on device\n"),
+        (">&-", "projects-wsgi: cannot write the output: Bad file descriptor\n"),
+        ("| true", ""),
+        (">/dev/full 2>/dev/full", ""),
+    ],
+)
+def test_a_command_whose_output_cannot_be_written_says_so_in_one_line(
+    tmp_path: Path, command: str, redirection: str, message: str
+) -> None:
+    with contextlib.closing(SQLiteStore(tmp_path / "projects.db")) as store:
+        store.backup(tmp_path / "backup.db")
+    add_key(tmp_path / "projects.keys", "ci", Role.VIEWER)
+    if "true" in redirection:
+        redirection = "| sleep 0"
+    result = run_in_shell(f"{command} {redirection}", tmp_path)
+    assert result.stderr == message
+    assert result.returncode == 2 or "sleep" in redirection
+    assert (tmp_path / "1").exists() is False
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", ">&- 2>&-"])
+def test_a_key_that_cannot_be_printed_is_not_added(tmp_path: Path, redirection: str) -> None:
+    result = run_in_shell(f"keys add ci --role admin {redirection}", tmp_path)
+    assert result.returncode == 2
+    if "2>" not in redirection:
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("projects-wsgi: cannot print the key: ")
+        assert line.endswith("; ci was not added")
+    assert read_keys(tmp_path / "projects.keys") == []
+
+
+def test_the_note_on_a_new_key_never_gets_into_what_is_read_as_the_key(tmp_path: Path) -> None:
+    for number, redirection in enumerate(("2>&-", "2>/dev/full", "2>/dev/null")):
+        result = run_in_shell(f"keys add ci{number} --role admin {redirection}", tmp_path)
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}\n", result.stdout), result.stdout

@@ -16,6 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Module: the modules of the package that it imports.
 ALLOWED: dict[str, set[str]] = {
     "options": set(),
+    "files": set(),
     "model": set(),
     "wsgi": set(),
     "wire": {"model", "wsgi"},
@@ -37,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "storage.sqlite.file": {"model", "storage.pool", "storage.sqlite.database", "storage.sqlite.schema"},
     "storage.sqlite.schema": {"model", "storage.pool"},
     "storage.upkeep": {
+        "files",
         "model",
         "options",
         "storage.pool",
@@ -47,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "app": {"auth", "model", "openapi", "router", "storage", "wire", "wsgi"},
     "server": {"options", "wsgi"},
     "auth": {"wsgi"},
-    "keys": {"auth", "wsgi"},
+    "keys": {"auth", "files", "wsgi"},
     "": {"app", "auth", "keys", "model", "options", "storage", "storage.sqlite", "wire"},
     "commands": {"", "auth", "keys", "server", "storage.upkeep"},
     "cli": {"", "auth", "commands", "model", "options"},

@@ -86,16 +86,82 @@ def test_a_new_key_is_256_random_bits_of_which_the_file_holds_the_digest_alone(k
     assert stat.S_IMODE(keys_file.stat().st_mode) == 0o600
 
 
-def test_a_change_keeps_comments_and_the_other_keys_and_closes_the_file_to_others(keys_file: Path) -> None:
+def test_a_change_keeps_comments_the_other_keys_and_who_may_read_the_file(keys_file: Path) -> None:
     text = f"# the team\nci member {DIGEST} 2026-01-02\n\n# the boss\n"
     keys_file.write_text(text)
-    keys_file.chmod(0o644)
+    keys_file.chmod(0o640)
     add_key(keys_file, "new", Role.ADMIN, datetime.date(2999, 1, 1))
     assert keys_file.read_text().startswith(text)
-    assert stat.S_IMODE(keys_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(keys_file.stat().st_mode) == 0o640
     revoke_key(keys_file, "new")
     assert keys_file.read_text() == text
     assert [path.name for path in keys_file.parent.iterdir()] == ["projects.keys"]
+
+
+def test_a_file_that_an_editor_gave_a_mark_and_other_line_ends_is_read_and_stays_readable(
+    keys_file: Path,
+) -> None:
+    text = f"# \u2028a \x0c comment\r\nci member {DIGEST} 2026-01-02\r\n"
+    keys_file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert [key.name for key in read_keys(keys_file)] == ["ci"]
+    add_key(keys_file, "new", Role.ADMIN)
+    assert [key.name for key in read_keys(keys_file)] == ["ci", "new"]
+    revoke_key(keys_file, "ci")
+    assert [key.name for key in read_keys(keys_file)] == ["new"]
+    assert keys_file.read_bytes().startswith("# \u2028a \x0c comment\r\n".encode())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_leaves_the_file_to_its_owner_and_others_cannot_take_it(keys_file: Path) -> None:
+    key = add_key(keys_file, "old", Role.ADMIN)
+    os.chown(keys_file, 65_534, 65_533)
+    keys_file.chmod(0o640)
+    add_key(keys_file, "new", Role.VIEWER)
+    revoke_key(keys_file, "old")
+    status = keys_file.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (65_534, 65_533, 0o640)
+    before = keys_file.read_bytes()
+    keys_file.chmod(0o644)
+    keys_file.parent.chmod(0o777)
+    for folder in keys_file.parents:
+        if folder == Path("/tmp"):
+            break
+        folder.chmod(folder.stat().st_mode | 0o011)
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setgid(65_000)
+        os.setuid(65_000)
+        try:
+            add_key(keys_file, "mine", Role.ADMIN)
+        except KeysError as error:
+            os._exit("belongs to another user or group (65534:65533)" in str(error))
+        os._exit(2)
+    _, code = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(code) == 1
+    assert keys_file.read_bytes() == before
+    assert key not in keys_file.read_text()
+    assert list(keys_file.parent.glob("*.new")) == []
+
+
+def test_what_is_reported_as_changed_is_on_the_disk_with_its_name(
+    keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The power cuts of tests/faults show what comes of it; this looks at the calls.
+    synced: list[tuple[bool, bool]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append((is_folder, keys_file.exists() and "ci" in keys_file.read_text()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    add_key(keys_file, "ci", Role.VIEWER)
+    assert synced == [(False, False), (True, True)]
+    synced.clear()
+    revoke_key(keys_file, "ci")
+    assert synced == [(False, True), (True, False)]
 
 
 def test_a_link_stays_a_link(keys_file: Path) -> None:
@@ -232,7 +298,9 @@ def test_the_servers_admin_secret_is_phoenixs(tmp_path: Path) -> None:
         assert process.ask("GET", "/v1/projects")[0] == 401
         assert process.ask("POST", "/v1/projects", {"name": "x"}, key=secret)[0] == 200
     line = refusal(cwd=tmp_path, PHOENIX_ADMIN_SECRET="weak")
-    assert line.startswith("the admin secret must have at least 32 characters")
+    assert line.startswith(
+        "environment variable PHOENIX_ADMIN_SECRET: the admin secret must have at least 32 characters"
+    )
 
 
 def test_a_missing_or_malformed_file_is_never_an_open_server(tmp_path: Path) -> None:
@@ -256,10 +324,31 @@ def test_a_server_that_others_can_reach_without_keys_warns_in_one_line(tmp_path:
         pass
     assert process.log == WARNING.replace("change all", "read all")
     add_key(tmp_path / "projects.keys", "ci", Role.VIEWER)
-    for arguments in (["--keys", "projects.keys", "--host", "0.0.0.0"], ["--host", "127.0.0.2"]):
-        with running_server("--quiet", *arguments, cwd=tmp_path) as process:
-            pass
-        assert process.log == ""
+    with running_server("--quiet", "--keys", "projects.keys", "--host", "0.0.0.0", cwd=tmp_path) as process:
+        pass
+    assert process.log == ""
+    (tmp_path / "projects.keys").unlink()
+    with running_server("--quiet", "--host", "127.0.0.2", cwd=tmp_path) as process:
+        pass
+    assert process.log == ""
+
+
+@pytest.mark.parametrize("database", ["data/projects.db", "projects.db", ":memory:"])
+@pytest.mark.parametrize("folder", ["data", "."])
+def test_a_server_that_does_not_use_the_keys_beside_it_warns_in_one_line(
+    tmp_path: Path, database: str, folder: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    path = (tmp_path / folder / "projects.keys").resolve()
+    add_key(path, "ci", Role.VIEWER)
+    with running_server("--quiet", "--db", database, cwd=tmp_path) as process:
+        pass
+    is_near = folder == "." or database.startswith(folder)
+    warning = f"projects-wsgi: warning: the keys in {path} are not used; give --keys {path}\n"
+    assert process.log == (warning if is_near else "")
+    with running_server("--quiet", "--db", database, "--keys", str(path), cwd=tmp_path) as process:
+        pass
+    assert process.log == ""
 
 
 def test_keys_of_others_are_not_read(keys_file: Path) -> None:

@@ -118,9 +118,12 @@ def test_the_block_for_a_hosts_own_table_makes_one_whose_rows_go_with_their_proj
 ) -> None:
     monkeypatch.chdir(file.parent)
     project = file_store.create("agent")
-    namespace: dict[str, Any] = {"sqlite3": sqlite3}
-    exec(blocks("python")[7], namespace)
-    with closing(namespace["connection"]) as connection:
+    for _ in range(2):
+        exec(blocks("python")[7], {})
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        plan = connection.execute("EXPLAIN QUERY PLAN SELECT * FROM traces WHERE project_id = 1").fetchall()
+        assert "USING INDEX traces_project_id" in plan[0][3]
         connection.execute("INSERT INTO traces VALUES (?, 'x'), (1, 'y')", [project.id])
         connection.commit()
         file_store.delete("agent")
@@ -132,8 +135,7 @@ def test_the_fixture_for_tests_works(tmp_path: Path) -> None:
     test += (
         "    assert b'my agent' in urllib.request.urlopen(f'{phoenix_url}/v1/projects', timeout=10).read()\n"
     )
-    imports = "import urllib.request\nimport pytest\nimport projects_wsgi.testing\n\n"
-    (tmp_path / "test_it.py").write_text(f"{imports}{blocks('python')[8]}\n{test}")
+    (tmp_path / "test_it.py").write_text(f"import urllib.request\n{blocks('python')[8]}\n{test}")
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
     result = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
     assert "1 passed" in result.stdout, result.stdout

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Callable, cast
 
+from ..files import sync_folder
 from ..model import StoreBusy, StoreFull, StoreUnavailable
 from ..options import BUSY_TIMEOUT
 from .pool import Session
@@ -195,16 +196,6 @@ def _publish(unfinished: str, path: str, *, overwrite: bool) -> None:
         if os.path.lexists(path):  # on a file system without links
             raise FileExistsError(f"{path} exists already")
     os.replace(unfinished, path)
-
-
-def sync_folder(folder: str) -> None:
-    """Bring the names of the files in a folder onto the disk."""
-    with contextlib.suppress(OSError):  # Windows opens no folders
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 # Restoring

@@ -46,7 +46,7 @@ FLASK_VIEW = """\
 @app.post("/agents/<path:name>")
 def start(name):
     project, is_new = projects.store.get_or_create(name)
-    return {"id": project.id}, 201 if is_new else 200
+    return {"id": project.global_id}, 201 if is_new else 200
 """
 
 CHERRYPY = """\

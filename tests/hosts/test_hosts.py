@@ -60,7 +60,7 @@ def test_a_view_of_the_hosts_uses_the_store() -> None:
         sending_to_server("127.0.0.1", port) as send,
     ):
         for status in (201, 200):
-            assert send("POST", "/agents/a/b", {}, None)[::2] == (status, {"id": 2})
+            assert send("POST", "/agents/a/b", {}, None)[::2] == (status, {"id": "UHJvamVjdDoy"})
         assert send("GET", "/phoenix/v1/projects/a/b", {}, None).payload["data"]["name"] == "a/b"
 
 
