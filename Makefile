@@ -19,7 +19,15 @@ test: $(VENV)/.test ## run the tests
 test-wild: $(VENV)/.test ## run each property test of bad input with 20,000 random requests
 	HYPOTHESIS_EXAMPLES=20000 $(BIN)/python -m pytest tests/promises/test_bad_input.py
 
-test-faults: $(VENV)/.faults ## kill and overload real processes, fill their disk (takes minutes)
+install_packages = { test $$(id -u) = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	apt-get install -qq -y --no-install-recommends $(1) >/dev/null; } || \
+	{ echo "Install the Debian packages $(1) as root first" >&2; exit 1; }
+
+FAULTS_PACKAGES = fuse libfuse2
+
+test-faults: $(VENV)/.faults ## kill and overload real processes, fill their disk, cut its power (takes minutes)
+	@{ test -x /usr/bin/fusermount && ldconfig -p | grep -q 'libfuse\.so\.2'; } || \
+		$(call install_packages,$(FAULTS_PACKAGES))
 	$(BIN)/python -m pytest -rP tests/faults $(ARGS)
 
 test-clients: $(VENV)-clients/.installed ## run the official Phoenix client against the server
@@ -29,9 +37,7 @@ HOSTS_PACKAGES = nginx libapache2-mod-wsgi-py3
 
 test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks, under other servers, behind nginx
 	@test -x /usr/sbin/nginx -a -f /usr/lib/apache2/modules/mod_wsgi.so || \
-		{ test $$(id -u) = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -qq -y --no-install-recommends $(HOSTS_PACKAGES) >/dev/null; } || \
-		{ echo "Install the Debian packages $(HOSTS_PACKAGES) as root first" >&2; exit 1; }
+		$(call install_packages,$(HOSTS_PACKAGES))
 	$(VENV)-hosts/bin/python -m pytest --confcutdir tests/hosts tests/hosts
 
 FUZZ_EXAMPLES ?= 600
