@@ -112,12 +112,9 @@ class Disk:
     def _kept(self, file: int, dice: random.Random) -> bytearray:
         content = bytearray(self.synced.get(file, b""))
         changes = self.changes.get(file, [])
-        kept = {
-            "none": list,
-            "some": lambda: [change for change in changes if dice.random() < 0.5],
-            "first": lambda: changes[: dice.randint(0, len(changes))],
-            "all": lambda: changes,
-        }[dice.choice(["none", "some", "first", "all"])]()
+        some = [change for change in changes if dice.random() < 0.5]
+        first = changes[: dice.randint(0, len(changes))]
+        kept = dice.choice([changes, some, first, changes[:0]])
         for number, change in enumerate(kept, 1):
             if number == len(kept) and isinstance(change, Write) and dice.random() < 0.2:
                 length = dice.randrange(0, len(change.data) + 1, SECTOR)
