@@ -42,7 +42,7 @@ def opened_as_it_is(path: str) -> Iterator[Session]:
     database = Database(path)
     before = _appearance(path)
     try:
-        check_log(path, deadline)
+        check_log(path, deadline, mode)
         session = database.session(deadline, mode)
         with closing(session.connection):
             yield session

@@ -278,7 +278,7 @@ os._exit(0)
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment(), check=True)
     shutil.copyfile(tmp_path / "backup.db", tmp_path / "projects.db")
     before = (tmp_path / "projects.db").read_bytes()
-    for command in ([], ["check"], ["backup", "copy.db"]):
+    for command in ([], ["check"], ["backup", "copy.db"], ["--read-only"]):
         line = refusal(*command, cwd=tmp_path)
         assert "was replaced by a backup, but" in line
         assert "projects.db-wal belongs to what was there before and would undo that: move it away" in line

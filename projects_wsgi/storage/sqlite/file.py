@@ -68,12 +68,12 @@ class File(Database):
     ) -> None:
         super().__init__(path, synchronous, max_size)
         self._log = f"{path}-wal"
-        self._is_read_only = read_only
+        self._paths = (path, self._log, f"{path}-shm")
         self._mode = WRITE
         self._connections: set[Any] = set()  # those that are open, in this process
         self._process = os.getpid()
         self._next_look = 0.0
-        self._log_size = 0  # as it was last seen
+        self._log_size = self._seen_log_size = 0  # bytes: when it was last whole; at the last look
         self._long_log = _LONG_LOG
         deadline = time.monotonic() + patience
         if reason := misfit(path):
@@ -132,9 +132,14 @@ class File(Database):
 
     def _look(self) -> list[object]:
         """Return what tells the file, its log and its shared memory from others at the same paths."""
-        if self._mode == READ_UNCHANGING:
-            return [(_identity(self.path), _size(self.path), _mtime(self.path)), _size(self._log), None]
-        return [_identity(f"{self.path}{suffix}") for suffix in ("", "-wal", "-shm")]
+        statuses = [_status(path) for path in self._paths]
+        file, log, _ = statuses
+        self._seen_log_size = log.st_size if log else 0
+        identities: list[object] = [status and (status.st_dev, status.st_ino) for status in statuses]
+        if self._mode == READ_UNCHANGING and file:
+            # Not even its content may change, and no log may come.
+            identities[:2] = (file.st_ino, file.st_size, file.st_mtime_ns), self._seen_log_size
+        return identities
 
     def check_files(self, session: Session | None = None) -> None:
         """Look at all files; see Database.
@@ -144,12 +149,12 @@ class File(Database):
         files = self._look()
         watched = 3 if self._connections else 1
         if files[:watched] != self._files[:watched]:
-            for suffix, opened, found in zip(("", "-wal", "-shm"), self._files[:watched], files):
+            for path, opened, found in zip(self._paths, self._files[:watched], files):
                 if opened is not None and opened != found:
                     if session is not None and files[1] in (None, self._files[1]):
                         _save_log(session)
                     raise StoreUnavailable(
-                        f"the file {self.path}{suffix} was removed or replaced while it was open;"
+                        f"the file {path} was removed or replaced while it was open;"
                         " put it back, or start again with what is there now"
                     )
         if session is not None and self._mode == WRITE and self.is_concurrent:
@@ -157,9 +162,8 @@ class File(Database):
 
     def _check_log(self, session: Session) -> None:
         """Raise StoreUnavailable if the log was cut off."""
-        size = _size(self._log)
-        if size >= self._log_size and size:
-            self._log_size = size
+        if self._seen_log_size >= self._log_size and self._seen_log_size:
+            self._log_size = self._seen_log_size
             return
         # SQLite makes it shorter as well, once all that it holds is in the file.
         for _ in range(3):  # others may do so right now
@@ -256,6 +260,7 @@ class File(Database):
         """Open the file as it is."""
         self.is_concurrent = True
         self._mode = mode_to_look(self.path, READ)
+        check_log(self.path, deadline, self._mode)
         if self._mode == READ_UNCHANGING:
             logger.warning("the database %s is taken for one that nobody changes", self.path)
         session = self.session(deadline, self._mode)
@@ -313,10 +318,10 @@ def misfit(path: str) -> str:
     return "" if is_file else "it is not a file"
 
 
-def check_log(path: str, deadline: float) -> None:
+def check_log(path: str, deadline: float, mode: str = WRITE) -> None:
     """Raise StoreUnavailable if the log beside a file is another's, or if others have lost theirs.
 
-    Either way, SQLite would spoil the file without a word.
+    Either way, SQLite would spoil the file without a word. mode: in which the file will be opened.
     """
     for suffix in ("-wal", "-journal"):
         if _size(f"{path}{suffix}") and _is_fresh_copy(path):
@@ -325,7 +330,7 @@ def check_log(path: str, deadline: float) -> None:
                 " would undo that: move it away, and next time use the command restore"
             )
     deadline = min(deadline, time.monotonic() + _LOG_SECONDS)
-    while _size(path) and not os.path.exists(f"{path}-wal"):
+    while mode == WRITE and _size(path) and not os.path.exists(f"{path}-wal"):
         session = Database(path).session(deadline)
         try:
             with closing(session.connection):
@@ -437,8 +442,3 @@ def _size(path: str) -> int:
     """Return the size of a file in bytes; 0 for no file."""
     status = _status(path)
     return status.st_size if status else 0
-
-
-def _mtime(path: str) -> int:
-    status = _status(path)
-    return status.st_mtime_ns if status else 0
