@@ -20,7 +20,7 @@ from .sqlite.database import MEMORY, READ, READ_UNCHANGING, WRITE, Database, dia
 from .sqlite.file import check_log, mark_copy, misfit, mode_to_look, real_path
 
 # Told now and then how many pages are copied, and how many there are.
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object]
 
 _STEP_PAGES = 1_000  # after which progress is told
 _RETRY_SECONDS = 0.01

@@ -9,6 +9,7 @@ import math
 import os
 import sqlite3
 import stat
+import sys
 import time
 from contextlib import closing
 from typing import Any
@@ -111,8 +112,8 @@ class File(Database):
         if self._files[1] and _identity(self._log) not in (None, self._files[1]):
             # The last to close would remove the log at the path, which others have begun since, unless it
             # cannot empty its own.
-            if hasattr(connection, "setconfig"):  # from Python 3.12 on
-                connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)  # type: ignore[attr-defined]
+            if sys.version_info >= (3, 12):
+                connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
             connection.interrupt()
         connection.close()
         self._connections.discard(connection)
