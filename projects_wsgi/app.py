@@ -9,7 +9,7 @@ from .auth import Authenticate, authorize
 from .model import StoreError, StoreReadOnly
 from .router import Router
 from .storage import Store
-from .wsgi import TEXT, Environ, HTTPError, Request, Response, StartResponse, request_line
+from .wsgi import TEXT, Environ, HTTPError, Request, Response, StartResponse, request_line, shorten
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -76,9 +76,9 @@ class ProjectsApp:
         except Exception as error:
             response = wire.render_error(error)
             if response.status == 500:
-                logger.exception("an unforeseen error at %a", request_line(environ))
+                logger.exception("an unforeseen error at %s", shorten(ascii(request_line(environ))))
             elif isinstance(error, StoreError):
-                logger.error("%s", error)
+                logger.error("%s", shorten(str(error)))
         is_head = environ.get("REQUEST_METHOD") == "HEAD"
         return response.send(start_response, self.common_headers, with_body=not is_head)
 

@@ -84,7 +84,7 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
             where = database if database == ":memory:" else os.path.abspath(database)
             with contextlib.suppress(OSError):  # nobody can read it; the server serves all the same
                 print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
-            with contextlib.suppress(KeyboardInterrupt, MemoryError):
+            with contextlib.suppress(KeyboardInterrupt, MemoryError):  # if a signal's handler finds none
                 hold_signals(False)
                 while True:
                     time.sleep(_POLL_SECONDS)

@@ -7,26 +7,27 @@ connection is closed. The status of an error that the client made is always a 4x
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
 import io
 import logging
 import os
 import re
+import selectors
 import socket
 import socketserver
 import sys
-import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import SimpleHandler
 from wsgiref.headers import Headers
 
 from .options import TIMEOUT
-from .wsgi import Environ, HTTPError, StartResponse, WSGIApplication
+from .wsgi import Environ, HTTPError, StartResponse, WSGIApplication, shorten
 
 logger = logging.getLogger("projects_wsgi.server")
 
@@ -38,6 +39,8 @@ MAX_HEADERS = 100
 MAX_SKIPPED_SIZE = 65_536
 LINGER_SECONDS = 2.0
 GRACE_SECONDS = 5.0
+_BREATH_SECONDS = 0.02  # between two tries at what there is no memory or file descriptor for
+_LOOK_SECONDS = 0.005  # between two looks at whether all has ended
 _PIECE_SIZE = 262_144
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -47,6 +50,7 @@ _TARGET = re.compile(rf"(?:https?://{_AUTHORITY}|(?=/))(/[^?]*)?(?:\?(.*))?", re
 _HOST = re.compile(rf"(?:{_AUTHORITY})?", re.ASCII)
 _HEADER_LINE = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n" % _TOKEN)
 _SINGLE_HEADERS = ("CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_TRANSFER_ENCODING")
+_Selector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)  # those need no descriptor
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
@@ -60,7 +64,8 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     Raises OSError if it cannot listen there.
 
     ``with Server(...) as server: server.serve_forever()``. Leaving the block closes idle connections at
-    once, and gives the requests under way GRACE_SECONDS to finish.
+    once. A request that has begun to arrive, or is being answered, has GRACE_SECONDS to get its answer;
+    then its connection is closed without one.
     At most MAX_CONNECTIONS are served at a time, fewer if the process may open few files; other clients wait.
     A server stays with its process: a forked child closes the sockets that it inherits.
     """
@@ -81,8 +86,13 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.headers = headers
         self.connection_timeout = timeout
         self._max_connections = _most_connections()
-        self._connections: dict[socket.socket, threading.Thread] = {}
+        # A thread that finds no memory to begin with drops its connection, which then drops out of here.
+        self._connections: weakref.WeakValueDictionary[int, socket.socket] = weakref.WeakValueDictionary()
+        self.is_stopping = False
+        self._is_serving = False
         self.address_family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # A byte in it, which nobody reads, tells all idle connections that the server stops.
+        self.stop_reader, self._stop_writer = socket.socketpair()
         super().__init__(cast(tuple[str, int], address), _Connection)
         self.host: str = str(self.socket.getsockname()[0])
         self.port: int = self.socket.getsockname()[1]
@@ -100,51 +110,80 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         _open_servers().add(self)  # before it listens, because a fork may happen at any time
         super().server_bind()
 
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Serve until shutdown() is called from another thread; poll_interval: seconds between its looks."""
+        self._is_serving = True
+        try:
+            with _Selector() as selector:
+                selector.register(self.socket, selectors.EVENT_READ)
+                while not self.is_stopping:
+                    try:
+                        if selector.select(poll_interval) and not self.is_stopping:
+                            self._handle_request_noblock()  # type: ignore[attr-defined]
+                    except MemoryError:
+                        time.sleep(_BREATH_SECONDS)
+        finally:
+            self._is_serving = False
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        arguments = (request, client_address)
-        thread = threading.Thread(target=self.process_request_thread, args=arguments, daemon=True)
-        self._connections[request] = thread
-        thread.start()  # if it raises, socketserver calls shutdown_request()
+        self._connections[id(request)] = request
+        # Thread.start() would wait for ever for a thread that finds no memory to begin with.
+        _thread.start_new_thread(self.process_request_thread, (request, client_address))
 
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
-        self._connections.pop(request, None)
+        self._connections.pop(id(request), None)
 
     def shutdown(self) -> None:
         if self.socket.fileno() >= 0:  # closed in a forked child, where nothing runs that could stop
-            self._stop_listening()
-            super().shutdown()
+            self._begin_to_stop()
+            self._wait_while(lambda: self._is_serving, time.monotonic() + GRACE_SECONDS)
 
     def get_request(self) -> Any:
         try:
-            if len(self._connections) >= self._max_connections:
+            if len(self._connections) >= self._max_connections <= len(self._living()):
                 raise OSError("there are too many connections")
             return super().get_request()
         except OSError:  # there, usually no file descriptor is left
-            time.sleep(0.02)  # trying again at once would keep a processor busy
+            time.sleep(_BREATH_SECONDS)  # trying again at once would keep a processor busy
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # which says that the client is gone
+        error = sys.exc_info()[1]
+        # Without memory, the interpreter "can't start new thread", "can't allocate lock".
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't " in str(error)):
+            with contextlib.suppress(MemoryError, RuntimeError):
+                reason = str(error) or "out of memory"
+                logger.error("the connection from %s is closed: %s", client_address[0], reason)
+        elif not isinstance(error, OSError):  # which says that the client is gone
             logger.exception("the connection from %s failed", client_address[0])
 
     def server_close(self) -> None:
-        self._stop_listening()
+        self._begin_to_stop()
         super().server_close()
-        connections = dict(self._connections)
-        for connection in connections:
-            # A thread that waits for a request reads the end; one that answers can still send.
+        self._wait_while(lambda: bool(self._living()), time.monotonic() + GRACE_SECONDS)
+        for connection in self._living():
             with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RD)
-        deadline = time.monotonic() + GRACE_SECONDS
-        for thread in connections.values():
-            thread.join(deadline - time.monotonic())
+                connection.shutdown(socket.SHUT_RDWR)
+        self._stop_writer.close()
+        self.stop_reader.close()
 
-    def _stop_listening(self) -> None:
+    def _begin_to_stop(self) -> None:
+        self.is_stopping = True
+        with contextlib.suppress(OSError):
+            self._stop_writer.send(b"x")
         # On Linux, this wakes serve_forever(), and clients are refused even if another process has a copy of
         # the socket. On other systems it may be an error.
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
+
+    def _wait_while(self, condition: Callable[[], bool], deadline: float) -> None:
+        while condition() and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+
+    def _living(self) -> list[socket.socket]:
+        """Return the connections, in one step whatever other threads do."""
+        return [copy for link in self._connections.valuerefs() if (copy := link()) is not None]
 
 
 @functools.cache
@@ -154,7 +193,7 @@ def _open_servers() -> weakref.WeakSet[Server]:
 
     def close_copies() -> None:
         for server in servers:
-            for copy in (server.socket, *server._connections):
+            for copy in (server.socket, server.stop_reader, server._stop_writer, *server._living()):
                 copy.close()
 
     if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
@@ -182,7 +221,7 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def setup(self) -> None:
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        self.socket_reader = _SocketReader(self.request)
+        self.socket_reader = _SocketReader(self.request, self.server.stop_reader)
         self.reader = io.BufferedReader(self.socket_reader)
 
     def handle(self) -> None:
@@ -190,8 +229,10 @@ class _Connection(socketserver.BaseRequestHandler):
         is_last = False
         while not is_last:
             self.socket_reader.deadline = time.monotonic() + timeout
+            self.socket_reader.is_idle = True
             if not self.reader.peek(1):
                 return
+            self.socket_reader.is_idle = False
             self.socket_reader.deadline = time.monotonic() + timeout
             request = _Request(self)
             self.answer(request)
@@ -234,9 +275,14 @@ class _Connection(socketserver.BaseRequestHandler):
 class _SocketReader(io.RawIOBase):
     """Reads from a socket until a deadline, even if a byte comes now and then."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, stop_reader: socket.socket) -> None:
         self._connection = connection
+        self._selector = _Selector()
+        self._selector.register(connection, selectors.EVENT_READ)
+        self._selector.register(stop_reader, selectors.EVENT_READ)
         self.deadline = 0.0  # as time.monotonic() counts
+        self.is_idle = False  # whether it ends when the server stops
+        self.is_lost = False  # whether the client has broken it off
 
     def readable(self) -> bool:
         return True
@@ -245,8 +291,18 @@ class _SocketReader(io.RawIOBase):
         seconds = self.deadline - time.monotonic()
         if seconds <= 0:
             raise socket.timeout("timed out")
+        if self.is_idle and not self._comes_within(seconds):
+            return 0
         self._connection.settimeout(seconds)
-        return self._connection.recv_into(buffer)
+        try:
+            return self._connection.recv_into(buffer)
+        except ConnectionError:
+            self.is_lost = True
+            raise
+
+    def _comes_within(self, seconds: float) -> bool:
+        """Wait until bytes come or the server stops; tell whether bytes came."""
+        return any(key.fileobj is self._connection for key, _ in self._selector.select(seconds))
 
 
 class _Request(io.RawIOBase):
@@ -394,6 +450,7 @@ class _Gateway(SimpleHandler):
     status: str | None
     headers: Headers
     bytes_sent: int
+    environ: Environ
 
     def __init__(self, request: _Request, output: io.BytesIO) -> None:
         stdin = io.BufferedReader(request)
@@ -409,14 +466,37 @@ class _Gateway(SimpleHandler):
         request = self._request
         if not (request.is_at_end() or request.can_be_ignored):
             request.is_last = True
+        if self._request.connection.server.is_stopping:
+            request.is_last = True
         if request.is_last:
             self.headers["Connection"] = "close"
 
+    def run(self, application: Any) -> None:
+        """Run an application. wsgiref's own takes any ConnectionError for the client's, and is silent."""
+        try:
+            self.setup_environ()
+            self.result = application(self.environ, self.start_response)
+            self.finish_response()
+        except BaseException:
+            if not self._request.connection.socket_reader.is_lost:
+                self.handle_error()
+
+    def handle_error(self) -> None:
+        """Answer with an error, in place of what the application has answered so far: none of it is sent."""
+        self.stdout.seek(0)
+        self.stdout.truncate()
+        self.headers_sent = False
+        super().handle_error()
+
     def log_exception(self, exc_info: Any) -> None:
-        logger.error("the application failed", exc_info=exc_info)
+        if isinstance(exc_info[1], MemoryError):
+            self.error_status = "503 Service Unavailable"
+            logger.error("the application is out of memory")
+        else:
+            logger.error("the application failed", exc_info=exc_info)
 
     def close(self) -> None:
         client = self._request.connection.client_address[0]
-        line = self._request.line.decode("latin-1")
-        logger.info("%s %a %s %d", client, line, (self.status or "")[:3], self.bytes_sent)
+        line = shorten(ascii(self._request.line.decode("latin-1")))
+        logger.info("%s %s %s %d", client, line, (self.status or "")[:3], self.bytes_sent)
         super().close()

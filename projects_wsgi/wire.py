@@ -308,6 +308,7 @@ _ANSWERS: dict[type[BaseException], tuple[int, str, Headers]] = {
     model.StoreBusy: (503, "The database is busy. Nothing was changed; try again", [("Retry-After", "1")]),
     model.StoreFull: (507, "The database is full. Nothing was changed; make room, then try again", ()),
     model.StoreError: (503, "The database does not answer. Nothing was changed; see the server's log", ()),
+    MemoryError: (503, "The server is out of memory. Nothing was changed; try again", [("Retry-After", "1")]),
     Exception: (500, "Internal Server Error", ()),  # a ProjectsError of no other kind, or a bug
 }
 

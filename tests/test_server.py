@@ -143,7 +143,7 @@ def test_a_connection_serves_one_request_after_the_other(client: Client) -> None
 
 def test_answers_are_not_held_back_to_fill_packets(server: Server, client: Client) -> None:
     client.ask(get())
-    (connection,) = server._connections
+    (connection,) = server._living()
     assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -678,7 +678,7 @@ def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projec
     assert 0.05 < time.monotonic() - began < bundled.GRACE_SECONDS
     assert idle.is_closed()
     assert busy.receive()[0] == 200
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     idle.close()
     busy.close()
 
@@ -797,7 +797,8 @@ def test_without_threads_a_client_is_sent_away_and_the_next_one_is_served(
         with contextlib.closing(Client(server)) as client:
             assert client.ask(get())[0] == 200
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
-    assert record.getMessage() == "the connection from 127.0.0.1 failed"
+    assert record.getMessage() == "the connection from 127.0.0.1 is closed: can't start new thread"
+    assert not record.exc_info
 
 
 def test_a_closed_server_refuses_clients_even_if_its_socket_is_still_open_elsewhere(

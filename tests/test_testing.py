@@ -51,7 +51,7 @@ def test_each_live_server_has_a_database_of_its_own_and_leaves_nothing() -> None
         assert get(f"{first}/v1/projects/a")["data"]["id"] == get(f"{second}/v1/projects/b")["data"]["id"]
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(f"{first}/v1/projects/b")
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     with pytest.raises(urllib.error.URLError, match="refused"):
         get(f"{first}/healthz")
 
