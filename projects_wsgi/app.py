@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from . import openapi, wire
@@ -9,7 +10,7 @@ from .auth import Authenticate, authorize
 from .model import StoreError, StoreReadOnly
 from .router import Router
 from .storage import Store
-from .wsgi import TEXT, Environ, HTTPError, Request, Response, StartResponse, request_line, shorten
+from .wsgi import TEXT, Environ, HTTPError, Request, Response, StartResponse, request_line
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -73,12 +74,16 @@ class ProjectsApp:
             response = handler(self, request) if identifier is None else handler(self, request, identifier)
         except HTTPError as error:
             response = error.response
+        except MemoryError:
+            response = wire.OUT_OF_MEMORY
+            with contextlib.suppress(MemoryError):
+                logger.error("out of memory at %.800a", request_line(environ))
         except Exception as error:
             response = wire.render_error(error)
             if response.status == 500:
-                logger.exception("an unforeseen error at %s", shorten(ascii(request_line(environ))))
+                logger.exception("an unforeseen error at %.800a", request_line(environ))
             elif isinstance(error, StoreError):
-                logger.error("%s", shorten(str(error)))
+                logger.error("%.800s", error)
         is_head = environ.get("REQUEST_METHOD") == "HEAD"
         return response.send(start_response, self.common_headers, with_body=not is_head)
 
@@ -96,7 +101,7 @@ class ProjectsApp:
         body = request.read_body(self.max_body_size)
         name, description = wire.parse_create(body, request.content_type)
         project = self.store.create(name, description)
-        return Response(200, wire.JSON, wire.render_project(project[:3]))
+        return Response(200, wire.JSON, wire.render_changed(project[:3]))
 
     def get_project(self, _: Request, identifier: str) -> Response:
         """Answer with the project of an id or a name."""
@@ -107,7 +112,7 @@ class ProjectsApp:
         body = request.read_body(self.max_body_size)
         description = wire.parse_update(body, request.content_type)
         project = self.store.update(identifier, description)
-        return Response(200, wire.JSON, wire.render_project(project[:3]))
+        return Response(200, wire.JSON, wire.render_changed(project[:3]))
 
     def delete_project(self, _: Request, identifier: str) -> Response:
         """Delete a project."""

@@ -27,7 +27,7 @@ from wsgiref.handlers import SimpleHandler
 from wsgiref.headers import Headers
 
 from .options import TIMEOUT
-from .wsgi import Environ, HTTPError, StartResponse, WSGIApplication, shorten
+from .wsgi import Environ, HTTPError, StartResponse, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
 
@@ -497,6 +497,6 @@ class _Gateway(SimpleHandler):
 
     def close(self) -> None:
         client = self._request.connection.client_address[0]
-        line = shorten(ascii(self._request.line.decode("latin-1")))
-        logger.info("%s %s %s %d", client, line, (self.status or "")[:3], self.bytes_sent)
+        line = self._request.line.decode("latin-1")
+        logger.info("%s %.800a %s %d", client, line, (self.status or "")[:3], self.bytes_sent)
         super().close()

@@ -233,6 +233,14 @@ def render_project(row: model.ProjectRow) -> bytes:
     return text.encode()
 
 
+def render_changed(row: model.ProjectRow) -> bytes:
+    """Return the JSON of a project that was changed; raise HTTPError (503) if there is no memory for it."""
+    try:
+        return render_project(row)
+    except MemoryError:
+        raise HTTPError(503, "The change was made, but the server has no memory to show it") from None
+
+
 def render_page(rows: Sequence[model.ProjectRow], limit: int, max_size: int) -> bytes:
     """Return the JSON of a page of at most limit rows; the row after them is the first of the next page.
 
@@ -308,9 +316,13 @@ _ANSWERS: dict[type[BaseException], tuple[int, str, Headers]] = {
     model.StoreBusy: (503, "The database is busy. Nothing was changed; try again", [("Retry-After", "1")]),
     model.StoreFull: (507, "The database is full. Nothing was changed; make room, then try again", ()),
     model.StoreError: (503, "The database does not answer. Nothing was changed; see the server's log", ()),
-    MemoryError: (503, "The server is out of memory. Nothing was changed; try again", [("Retry-After", "1")]),
     Exception: (500, "Internal Server Error", ()),  # a ProjectsError of no other kind, or a bug
 }
+
+# Made before it is needed: then there may be no memory for it.
+OUT_OF_MEMORY = Response(
+    503, TEXT, b"The server is out of memory. Nothing was changed; try again", [("Retry-After", "1")]
+)
 
 
 def render_error(error: Exception) -> Response:

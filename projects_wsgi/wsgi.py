@@ -13,8 +13,6 @@ WSGIApplication = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 TEXT = "text/plain; charset=utf-8"
 
-_MAX_LOGGED = 800  # characters of one text; the line that holds it has at most 1,000
-
 # RFC 9110's reason phrases; http.HTTPStatus had others for three statuses before Python 3.13.
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _STATUS_LINES |= {413: "413 Content Too Large", 414: "414 URI Too Long", 422: "422 Unprocessable Content"}
@@ -111,11 +109,6 @@ def request_line(environ: Environ) -> str:
     path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
     query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
     return f"{environ.get('REQUEST_METHOD')} {path}{query} {environ.get('SERVER_PROTOCOL', '')}".rstrip()
-
-
-def shorten(text: str) -> str:
-    """Return a text for the log, cut in its middle if it is long: a client may send any."""
-    return text if len(text) <= _MAX_LOGGED else f"{text[: _MAX_LOGGED // 2]}...{text[-_MAX_LOGGED // 2 :]}"
 
 
 def _decode(name: str, value: str) -> str:

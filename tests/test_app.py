@@ -477,6 +477,63 @@ def test_an_unforeseen_error_is_a_bare_500_and_a_traceback_in_the_log(
         assert f"an unforeseen error at '{method} {path} HTTP/1." in caplog.text
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError(), MemoryError(), StoreError("\x9b" * 60_000)])
+def test_however_long_a_request_or_an_error_is_its_message_in_the_log_is_short(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    with closing(BrokenStore(error)) as store:
+        webtest.TestApp(make_app(store)).get(f"/v1/projects/{'x' * 60_000}", status="*")
+    (message,) = caplog.messages
+    assert len(message) < 900
+
+
+@pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
+def test_a_lack_of_memory_is_503_and_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture, method: str, path: str, body: bytes
+) -> None:
+    with closing(BrokenStore(MemoryError())) as store:
+        app = webtest.TestApp(make_app(store))
+        headers = {"Content-Type": "application/json"}
+        response = app.request(path, method=method, body=body, headers=headers, status=503)
+    assert response.text == "The server is out of memory. Nothing was changed; try again"
+    assert response.headers["Retry-After"] == "1"
+    assert caplog.messages == [f"out of memory at '{method} {path} HTTP/1.0'"]
+    assert not caplog.records[0].exc_info
+
+
+class HungryBody(io.BytesIO):
+    """A body for which there is no memory."""
+
+    def read(self, _: int | None = -1) -> bytes:
+        return b"x" * 2**62
+
+
+def test_a_body_for_which_there_is_no_memory_is_503_and_not_the_fault_of_the_client(
+    projects_app: ProjectsApp,
+) -> None:
+    extra: dict[str, Any] = {
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": "12",
+        "wsgi.input": HungryBody(),
+    }
+    assert call(projects_app, "POST", "/v1/projects", **extra)[0] == 503
+
+
+def test_a_change_for_whose_answer_there_is_no_memory_is_503_and_says_that_it_was_made(
+    projects_app: ProjectsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = webtest.TestApp(projects_app)
+    with monkeypatch.context() as patch:
+        patch.setattr("projects_wsgi.wire.render_project", lambda _: "x" * 2**62)
+        for response in (
+            app.post_json("/v1/projects", {"name": "x"}, status=503),
+            app.put_json("/v1/projects/x", {"description": "y"}, status=503),
+        ):
+            assert response.text == "The change was made, but the server has no memory to show it"
+            assert "Retry-After" not in response.headers
+    assert app.get("/v1/projects/x").json["data"]["description"] == "y"
+
+
 def test_an_error_of_the_root_class_is_a_bare_500_and_a_traceback_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -7,12 +7,14 @@ import json
 import logging
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 from wsgiref.validate import validator
 
@@ -22,7 +24,7 @@ from projects_wsgi import ProjectsApp, SQLiteStore, make_app
 from projects_wsgi import server as bundled
 from projects_wsgi.server import Server
 
-from .support.process import environment
+from .support.process import environment, running_server
 
 # The time that a request may take, in the tests of that; in seconds.
 TIMEOUT = 0.3
@@ -669,18 +671,116 @@ def test_stopping_ends_idle_connections_at_once_and_lets_a_request_finish(projec
         return projects_app(environ, start_response)
 
     threads = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        with serving(slow, timeout=30) as server:
+            idle = [stack.enter_context(contextlib.closing(Client(server))) for _ in range(20)]
+            busy = stack.enter_context(contextlib.closing(Client(server)))
+            busy.send(get())
+            assert is_called.wait(10)
+            threading.Timer(0.3, may_answer.set).start()
+            began = time.monotonic()
+            server.shutdown()
+            with pytest.raises(ConnectionRefusedError):
+                Client(server)
+            assert all(client.is_closed() for client in idle)
+            assert time.monotonic() - began < 0.3
+        assert 0.2 < time.monotonic() - began < bundled.GRACE_SECONDS
+        status, headers, _ = busy.receive()
+        assert (status, headers["connection"]) == (200, "close")
+        assert busy.is_closed()
+    assert threading.active_count() <= threads
+
+
+LENGTH = f"Content-Length: {len(BODY)}"
+CHUNKS = b"5\r\n" + BODY[:5] + b"\r\n7\r\n" + BODY[5:] + b"\r\n0\r\n\r\n"
+BEGUN = {
+    "its first byte": post(BODY, LENGTH)[:1],
+    "half of its head": post(BODY, LENGTH)[:40],
+    "its head": post(b"", LENGTH),
+    "half of its body": post(BODY[:5], LENGTH),
+    "one of two chunks": post(CHUNKS[:10], "Transfer-Encoding: chunked"),
+    "half of a chunk": post(CHUNKS[:15], "Transfer-Encoding: chunked"),
+}
+
+
+@pytest.mark.parametrize("begun", BEGUN.values(), ids=BEGUN.keys())
+def test_a_request_that_has_begun_to_arrive_when_the_server_stops_is_answered(
+    projects_app: ProjectsApp, begun: bytes
+) -> None:
+    whole = post(CHUNKS, "Transfer-Encoding: chunked") if b"chunked" in begun else post(BODY, LENGTH)
+    with serving(validator(projects_app), timeout=30) as server:
+        client = Client(server)
+        assert client.ask(get())[0] == 200
+        client.send(begun)
+        threading.Timer(0.2, client.send, (whole[len(begun) :],)).start()
+    status, headers, body = client.receive()
+    assert (status, headers["connection"]) == (200, "close")
+    assert json.loads(body)["data"]["name"] == "x"
+    assert client.is_closed()
+    client.close()
+
+
+def test_a_client_that_was_asked_for_its_body_is_answered_when_the_server_stops(
+    projects_app: ProjectsApp,
+) -> None:
+    with serving(projects_app, timeout=30) as server:
+        client = Client(server)
+        client.send(post(b"", "Expect: 100-continue", LENGTH))
+        assert client.file.readline() + client.file.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        threading.Timer(0.2, client.send, (BODY,)).start()
+    status, headers, _ = client.receive()
+    assert (status, headers["connection"]) == (200, "close")
+    client.close()
+
+
+@pytest.mark.parametrize("begun", BEGUN.values(), ids=BEGUN.keys())
+def test_what_has_not_arrived_within_the_grace_period_is_closed_without_an_answer(
+    projects_app: ProjectsApp, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(bundled, "GRACE_SECONDS", 0.2)
+    with serving(projects_app, timeout=30) as server:
+        client = Client(server)
+        assert client.ask(get())[0] == 200
+        client.send(begun)
+        began = time.monotonic()
+    assert client.is_closed()
+    assert 0.2 <= time.monotonic() - began < 1
+    client.close()
+
+
+def test_of_requests_sent_ahead_the_one_under_way_is_the_last_that_is_answered_at_a_stop(
+    projects_app: ProjectsApp,
+) -> None:
+    is_called, may_answer = threading.Event(), threading.Event()
+
+    def slow(environ: Any, start_response: Any) -> Any:
+        is_called.set()
+        may_answer.wait(10)
+        return projects_app(environ, start_response)
+
     with serving(slow, timeout=30) as server:
-        idle, busy = Client(server), Client(server)
-        busy.send(get())
+        client = Client(server)
+        client.send(get() + get())
         assert is_called.wait(10)
         threading.Timer(0.1, may_answer.set).start()
-        began = time.monotonic()
-    assert 0.05 < time.monotonic() - began < bundled.GRACE_SECONDS
-    assert idle.is_closed()
-    assert busy.receive()[0] == 200
-    assert threading.active_count() <= threads
-    idle.close()
-    busy.close()
+    status, headers, _ = client.receive()
+    assert (status, headers["connection"]) == (200, "close")
+    assert client.is_closed()
+    client.close()
+
+
+def test_sigterm_lets_a_body_arrive_and_then_ends_the_process(tmp_path: Path) -> None:
+    with running_server("--quiet", cwd=tmp_path) as process:
+        with socket.create_connection((process.host, process.port), timeout=10) as client:
+            client.sendall(post(BODY[:5], "Expect: 100-continue", LENGTH))
+            assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+            process.popen.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            client.sendall(BODY[5:])
+            answer = client.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert process.popen.wait(5) == 0
+    assert process.log == ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="stopping waits for the end of a poll there")
@@ -893,6 +993,49 @@ def test_an_application_that_raises_is_a_500_and_a_traceback_in_the_log(
         assert client.ask(get())[0] == 500
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError, ConnectionAbortedError])
+def test_an_application_that_lost_a_connection_of_its_own_is_a_500(
+    error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(environ: Any, start_response: Any) -> Any:
+        raise error("to another server")
+
+    with serving(broken) as server, contextlib.closing(Client(server)) as client:
+        for _ in range(2):
+            assert client.ask(get())[0] == 500
+    assert "to another server" in caplog.text
+
+
+def test_an_application_that_fails_within_its_answer_is_a_500_and_none_of_it_is_sent() -> None:
+    def broken(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "20")])
+        yield b"half of it"
+        raise ZeroDivisionError
+
+    with serving(broken) as server, contextlib.closing(Client(server)) as client:
+        for _ in range(2):
+            status, _, body = client.ask(get())
+            assert status == 500
+            assert b"half of it" not in body
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_an_application_that_runs_out_of_memory_is_a_503_and_one_line_in_the_log(
+    is_late: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hungry(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        if is_late:
+            yield b"half of it"
+        yield b"x" * 2**62
+
+    with serving(hungry) as server, contextlib.closing(Client(server)) as client:
+        assert client.ask(get())[0] == 503
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert record.getMessage() == "the application is out of memory"
+    assert not record.exc_info
+
+
 class BrokenStore(SQLiteStore):
     """A store with a bug."""
 
@@ -933,6 +1076,19 @@ def test_a_request_is_logged_in_one_line_and_cannot_fake_another(
         '127.0.0.1 "GET /healthz?\\x9b\\xe9\' HTTP/1.1" 200 2',
         "127.0.0.1 'rubbish \\x1b[31m' 400 27",
     ]
+
+
+def test_a_long_request_is_one_short_line_in_the_log(tmp_path: Path) -> None:
+    lines = [b"GET /%b HTTP/1.1" % (character * 60_000) for character in (b"x", b"\x9b")]
+    with running_server(cwd=tmp_path) as process:
+        for line in (*lines, b"\x1b" * 60_000):
+            with socket.create_connection((process.host, process.port), timeout=10) as client:
+                client.sendall(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert client.makefile("rb").read()
+    logged = process.log.splitlines()
+    assert [line.split()[-2] for line in logged] == ["404", "404", "400"]
+    assert ["'GET /" in line for line in logged] == [True, True, False]
+    assert max(len(line) for line in logged) <= 1_000
 
 
 def test_a_client_that_goes_away_is_no_error_in_the_log(

@@ -195,7 +195,7 @@ class Store(ABC):
             try:
                 self._on_change(event, project)
             except Exception:
-                logger.exception("on_change failed for %s %r", event, project)
+                logger.exception("on_change failed for %s %.800r", event, project)
         return project
 
     # What an engine does. A key is an id (0 addresses nothing) or a name.

@@ -1,0 +1,128 @@
+"""The bundled server, as a process of its own, whose memory runs out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..support.process import Process, running_server
+
+CLIENTS = 60
+LOAD_SECONDS = 3
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
+
+
+@contextlib.contextmanager
+def limited_server(cwd: Path, kibibytes: int, *options: str) -> Iterator[Process]:
+    """Run a server that may have this much memory; end it with SIGTERM, which must end it in time."""
+    prefix = ["bash", "-c", f'ulimit -v {kibibytes}; exec "$@"', "bash"]
+    with running_server("--quiet", *options, cwd=cwd, prefix=prefix, must_obey=False) as process:
+        yield process
+        process.popen.send_signal(signal.SIGTERM)
+        process.popen.wait(7)  # the grace period, and some time for a busy machine
+
+
+def answer(process: Process, data: bytes) -> bytes:
+    """Send bytes over a connection of their own; return all that is answered, b"" if it is broken off."""
+    received = b""
+    with contextlib.suppress(OSError), socket.create_connection((process.host, process.port), 3) as client:
+        client.sendall(data)
+        while piece := client.recv(65_536):
+            received += piece
+    return received
+
+
+def post(name: str, description: str) -> bytes:
+    body = json.dumps({"name": name, "description": description}).encode()
+    head = "POST /v1/projects HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def load(process: Process) -> set[bytes]:
+    """Have many clients at a time ask for more than there is memory for; return what they were told."""
+    ends = time.monotonic() + LOAD_SECONDS
+    seen: set[bytes] = set()
+
+    def ask(client: int) -> None:
+        number = 0
+        while time.monotonic() < ends:
+            number += 1
+            description = "x" * (200_000 if number % 3 == 0 else 10)
+            seen.add(answer(process, post(f"{client}-{number}", description))[9:12])
+            get = b"GET /v1/projects?limit=50 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            seen.add(answer(process, get)[9:12])
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return seen
+
+
+def test_when_memory_has_run_out_the_server_answers_again_and_sigterm_ends_it(tmp_path: Path) -> None:
+    for _ in range(5):
+        with limited_server(tmp_path, 200_000, "--db", ":memory:") as process:
+            seen = load(process)
+            time.sleep(0.5)
+            if process.popen.poll() is None:
+                assert process.ask("GET", "/healthz")[0] == 200
+                assert process.ask("POST", "/v1/projects", {"name": "after"})[0] == 200
+                assert process.ask("GET", "/v1/projects?limit=1")[0] == 200
+        if process.popen.returncode == 0:
+            break
+        # Now and then, Python itself gives up.
+        assert process.popen.returncode == -signal.SIGABRT
+        assert "Fatal Python error: " in process.log
+    assert process.popen.returncode == 0
+    assert seen >= {b"200", b""}, "memory did not run out"
+    assert b"400" not in seen
+
+
+def test_a_connection_for_which_no_thread_is_to_be_had_is_closed_with_one_line_in_the_log(
+    tmp_path: Path,
+) -> None:
+    with limited_server(tmp_path, 400_000) as process:
+        with contextlib.ExitStack() as stack:
+            clients = [
+                stack.enter_context(socket.create_connection((process.host, process.port), 10))
+                for _ in range(CLIENTS)
+            ]
+            time.sleep(0.5)
+            closed = 0
+            for client in clients:
+                client.settimeout(0.01)
+                with contextlib.suppress(socket.timeout):
+                    closed += client.recv(1) == b""
+        assert process.ask("POST", "/v1/projects", {"name": "after"})[0] == 200
+    assert process.popen.returncode == 0
+    lines = process.log.splitlines()
+    assert 0 < closed == len(lines)
+    assert all(" the connection from 127.0.0.1 is closed: " in line for line in lines)
+
+
+def test_a_body_for_which_there_is_no_memory_is_503_and_changes_nothing(tmp_path: Path) -> None:
+    size = 300_000_000
+    head = f"POST /v1/projects HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
+    with limited_server(tmp_path, 200_000, "--max-body-size", str(size)) as process:
+        for _ in range(2):
+            with socket.create_connection((process.host, process.port), 10) as client:
+                client.sendall(head)
+                received = client.makefile("rb").read()
+            assert received.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nRetry-After: 1\r\n" in received
+            assert received.endswith(b"\r\n\r\nThe server is out of memory. Nothing was changed; try again")
+        assert process.ask("POST", "/v1/projects", {"name": "x"})[0] == 200
+    assert process.popen.returncode == 0
+    lines = process.log.splitlines()
+    assert [line.partition(" out of ")[2] for line in lines] == ["memory at 'POST /v1/projects HTTP/1.1'"] * 2
