@@ -17,15 +17,19 @@ import pytest
 from ..support.process import Process, running_server
 
 CLIENTS = 60
-LOAD_SECONDS = 3
+LOAD_SECONDS = 2
+GET = b"GET /v1/projects?limit=50 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
 
 
 @contextlib.contextmanager
-def limited_server(cwd: Path, kibibytes: int, *options: str) -> Iterator[Process]:
-    """Run a server that may have this much memory; end it with SIGTERM, which must end it in time."""
-    prefix = ["bash", "-c", f'ulimit -v {kibibytes}; exec "$@"', "bash"]
+def limited_server(cwd: Path, kibibytes: int, *options: str, stack: int = 8_192) -> Iterator[Process]:
+    """Run a server that may have this much memory; end it with SIGTERM, which must end it in time.
+
+    stack: kibibytes of each thread.
+    """
+    prefix = ["bash", "-c", f'ulimit -s {stack} -v {kibibytes}; exec "$@"', "bash"]
     with running_server("--quiet", *options, cwd=cwd, prefix=prefix, must_obey=False) as process:
         yield process
         process.popen.send_signal(signal.SIGTERM)
@@ -59,8 +63,7 @@ def load(process: Process) -> set[bytes]:
             number += 1
             description = "x" * (200_000 if number % 3 == 0 else 10)
             seen.add(answer(process, post(f"{client}-{number}", description))[9:12])
-            get = b"GET /v1/projects?limit=50 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-            seen.add(answer(process, get)[9:12])
+            seen.add(answer(process, GET)[9:12])
 
     threads = [threading.Thread(target=ask, args=(client,)) for client in range(CLIENTS)]
     for thread in threads:
@@ -70,20 +73,25 @@ def load(process: Process) -> set[bytes]:
     return seen
 
 
+def is_answered(process: Process, data: bytes) -> bool:
+    """Tell whether a request is answered with 200 soon: memory comes back little by little."""
+    deadline = time.monotonic() + 5
+    while answer(process, data)[9:12] != b"200":
+        if time.monotonic() > deadline or process.popen.poll() is not None:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def test_when_memory_has_run_out_the_server_answers_again_and_sigterm_ends_it(tmp_path: Path) -> None:
-    for _ in range(5):
+    # Python itself now and then breaks down without memory; that proves nothing.
+    for _ in range(10):
         with limited_server(tmp_path, 200_000, "--db", ":memory:") as process:
             seen = load(process)
-            time.sleep(0.5)
-            if process.popen.poll() is None:
-                assert process.ask("GET", "/healthz")[0] == 200
-                assert process.ask("POST", "/v1/projects", {"name": "after"})[0] == 200
-                assert process.ask("GET", "/v1/projects?limit=1")[0] == 200
-        if process.popen.returncode == 0:
+            answered = [is_answered(process, data) for data in (GET, post("after", ""))]
+        if process.popen.returncode not in (-signal.SIGABRT, -signal.SIGSEGV):
             break
-        # Now and then, Python itself gives up.
-        assert process.popen.returncode == -signal.SIGABRT
-        assert "Fatal Python error: " in process.log
+    assert answered == [True, True]
     assert process.popen.returncode == 0
     assert seen >= {b"200", b""}, "memory did not run out"
     assert b"400" not in seen
@@ -92,11 +100,12 @@ def test_when_memory_has_run_out_the_server_answers_again_and_sigterm_ends_it(tm
 def test_a_connection_for_which_no_thread_is_to_be_had_is_closed_with_one_line_in_the_log(
     tmp_path: Path,
 ) -> None:
-    with limited_server(tmp_path, 400_000) as process:
+    # Of so large stacks, there is room for three or four, and then for all else.
+    with limited_server(tmp_path, 5_000_000, stack=1_000_000) as process:
         with contextlib.ExitStack() as stack:
             clients = [
                 stack.enter_context(socket.create_connection((process.host, process.port), 10))
-                for _ in range(CLIENTS)
+                for _ in range(10)
             ]
             time.sleep(0.5)
             closed = 0
@@ -104,11 +113,13 @@ def test_a_connection_for_which_no_thread_is_to_be_had_is_closed_with_one_line_i
                 client.settimeout(0.01)
                 with contextlib.suppress(socket.timeout):
                     closed += client.recv(1) == b""
-        assert process.ask("POST", "/v1/projects", {"name": "after"})[0] == 200
+            assert 5 <= closed < 10
+        assert is_answered(process, post("after", ""))
     assert process.popen.returncode == 0
     lines = process.log.splitlines()
-    assert 0 < closed == len(lines)
-    assert all(" the connection from 127.0.0.1 is closed: " in line for line in lines)
+    assert len(lines) >= closed
+    for line in lines:
+        assert line.endswith(" the connection from 127.0.0.1 is closed: can't start new thread")
 
 
 def test_a_body_for_which_there_is_no_memory_is_503_and_changes_nothing(tmp_path: Path) -> None:
