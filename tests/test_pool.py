@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Callable
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -48,6 +48,23 @@ def is_idle(store: Store) -> bool:
     """Tell whether nothing of a store is lent and nobody waits."""
     pools = (store._readers, store._writers)
     return not any(each._holders or each._waiting for each in pools)
+
+
+def test_a_connection_that_no_memory_is_left_to_reset_is_closed_and_locks_nobody_out(
+    file: Path, file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> NoReturn:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "reset", exhausted)
+        patch.setattr(file_store, "_set_description", exhausted)
+        with pytest.raises(MemoryError):
+            file_store.update("default", "x")
+    with connect(file) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+    assert file_store.update("default", "y").description == "y"
 
 
 # Whatever ends a wait

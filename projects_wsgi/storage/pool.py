@@ -204,7 +204,7 @@ class Pool:
         if not is_clean and connection is not None:
             try:
                 self.driver.reset(connection)
-            except self.driver.error:
+            except (self.driver.error, MemoryError):
                 self._connections[place] = None
                 self.driver.disconnect(connection)
         del self._holders[place]
