@@ -22,6 +22,7 @@ PROGRAM = "projects-wsgi"
 KEYS_FILE = "projects.keys"  # what the keys commands take by default
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"  # named as in Phoenix
 _POLL_SECONDS = 0.1  # how long a signal may go unnoticed: one that comes just before a sleep does not end it
+_MOST_SECONDS_TO_STOP = 7  # then the system ends the process: a thread may hang, say in a log that is full
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -88,6 +89,8 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
                 hold_signals(False)
                 while True:
                     time.sleep(_POLL_SECONDS)
+            if hasattr(signal, "alarm"):  # not on Windows
+                signal.alarm(_MOST_SECONDS_TO_STOP)
             server.shutdown()
 
 

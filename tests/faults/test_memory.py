@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.process import Process, running_server
+from ..support.process import Process, environment, running_server
 
 CLIENTS = 60
 LOAD_SECONDS = 2
@@ -95,6 +98,21 @@ def test_when_memory_has_run_out_the_server_answers_again_and_sigterm_ends_it(tm
     assert process.popen.returncode == 0
     assert seen >= {b"200", b""}, "memory did not run out"
     assert b"400" not in seen
+
+
+def test_sigterm_ends_a_server_whose_log_nobody_reads(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "projects_wsgi", "--db", ":memory:", "--port", "0"]
+    pipe, environ = subprocess.PIPE, environment()
+    with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=environ, cwd=tmp_path) as popen:
+        process = Process(popen, io.StringIO())
+        # As soon as the pipe is full, nothing more is answered.
+        while answer(process, b"GET /%b HTTP/1.0\r\n\r\n" % (b"x" * 700)):
+            pass
+        popen.send_signal(signal.SIGTERM)
+        try:
+            popen.wait(9)
+        finally:
+            popen.kill()
 
 
 def test_a_connection_for_which_no_thread_is_to_be_had_is_closed_with_one_line_in_the_log(
