@@ -127,8 +127,12 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._connections[id(request)] = request
-        # Thread.start() would wait for ever for a thread that finds no memory to begin with.
-        _thread.start_new_thread(self.process_request_thread, (request, client_address))
+        try:
+            # Thread.start() would wait for ever for a thread that finds no memory to begin with.
+            _thread.start_new_thread(self.process_request_thread, (request, client_address))
+        except RuntimeError:
+            time.sleep(_BREATH_SECONDS)  # so that others can end
+            raise
 
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
