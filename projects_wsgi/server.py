@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import re
+import select
 import selectors
 import socket
 import socketserver
@@ -50,7 +51,7 @@ _TARGET = re.compile(rf"(?:https?://{_AUTHORITY}|(?=/))(/[^?]*)?(?:\?(.*))?", re
 _HOST = re.compile(rf"(?:{_AUTHORITY})?", re.ASCII)
 _HEADER_LINE = re.compile(rb"(%s):([^\x00-\x08\x0a-\x1f\x7f]*)\r\n" % _TOKEN)
 _SINGLE_HEADERS = ("CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST", "HTTP_TRANSFER_ENCODING")
-_Selector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)  # those need no descriptor
+_Selector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)  # they need no descriptor
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 
@@ -281,9 +282,7 @@ class _SocketReader(io.RawIOBase):
 
     def __init__(self, connection: socket.socket, stop_reader: socket.socket) -> None:
         self._connection = connection
-        self._selector = _Selector()
-        self._selector.register(connection, selectors.EVENT_READ)
-        self._selector.register(stop_reader, selectors.EVENT_READ)
+        self._stop_reader = stop_reader
         self.deadline = 0.0  # as time.monotonic() counts
         self.is_idle = False  # whether it ends when the server stops
         self.is_lost = False  # whether the client has broken it off
@@ -306,7 +305,15 @@ class _SocketReader(io.RawIOBase):
 
     def _comes_within(self, seconds: float) -> bool:
         """Wait until bytes come or the server stops; tell whether bytes came."""
-        return any(key.fileobj is self._connection for key, _ in self._selector.select(seconds))
+        # A selector would be a cycle, and keep open the connection of a thread that memory fails.
+        if not hasattr(select, "poll"):  # Windows
+            return (
+                self._connection in select.select([self._connection, self._stop_reader], [], [], seconds)[0]
+            )
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        poll.register(self._stop_reader, select.POLLIN)
+        return any(number == self._connection.fileno() for number, _ in poll.poll(seconds * 1_000))
 
 
 class _Request(io.RawIOBase):
