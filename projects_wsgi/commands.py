@@ -56,6 +56,7 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
     quiet: whether requests are not logged. Raises CommandError, StoreError, KeysError.
     """
     _allow_many_connections()
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to write more to it
     logging.basicConfig(format="%(asctime)s %(message)s", level="WARNING" if quiet else "INFO")
     try:
         app = make_app(database, **options)
@@ -94,14 +95,18 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
             server.shutdown()
 
 
-def say(text: str) -> None:
-    """Print what a command has to say. Raises CommandError if that cannot be; BrokenPipeError."""
+def say(text: str, *, is_done: bool = False) -> None:
+    """Print what a command has to say. Raises CommandError if that cannot be; BrokenPipeError.
+
+    is_done: whether the text tells of something that was done, which the error must tell then.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise CommandError(f"cannot write the output: {error.strerror}") from None
+        done = f"{text}; but " if is_done else ""
+        raise CommandError(f"{done}cannot write the output: {error.strerror}") from None
 
 
 def warn(text: str) -> None:
@@ -133,7 +138,7 @@ def back_up(database: str, destination: str, *, overwrite: bool) -> None:
             upkeep.copy(session, destination, progress, overwrite=overwrite)
     except FileExistsError as error:
         raise CommandError(f"{error}; overwrite it with --force") from None
-    say(f"{database} is copied to {destination}")
+    say(f"{database} is copied to {destination}", is_done=True)
 
 
 def restore(database: str, backup: str) -> None:
@@ -141,7 +146,7 @@ def restore(database: str, backup: str) -> None:
     progress = _draw_progress if sys.stderr.isatty() else None
     with contextlib.closing(SQLiteStore(database)) as store:
         store.restore(backup, progress)
-    say(f"{database} holds what {backup} does")
+    say(f"{database} holds what {backup} does", is_done=True)
 
 
 def add_key(file: str, name: str, role: str, expires: str | None) -> None:
@@ -172,7 +177,7 @@ def list_keys(file: str) -> None:
 def revoke_key(file: str, name: str) -> None:
     """Remove a key from a keys file. Raises KeysError for a bad file or where there is no such key."""
     keys.revoke_key(file, name)
-    say(f"{name} is revoked; servers that use {file} will know within two seconds")
+    say(f"{name} is revoked; servers that use {file} will know within two seconds", is_done=True)
 
 
 def _parse_last_day(text: str) -> datetime.date:

@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -128,6 +129,8 @@ def read_keys(path: str | os.PathLike[str]) -> list[Key]:
 
 def _read_lines(path: str | os.PathLike[str]) -> list[str]:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe could take for ever
+            raise KeysError(f"cannot read the keys file {path}: it is not a file")
         with open(path, encoding="utf-8-sig", newline="") as file:
             text = file.read()
     except UnicodeDecodeError:

@@ -166,6 +166,14 @@ def test_what_is_reported_as_changed_is_on_the_disk_with_its_name(
     assert synced == [(False, True), (True, False)]
 
 
+def test_a_pipe_in_its_place_is_refused_at_once(keys_file: Path) -> None:
+    os.mkfifo(keys_file)
+    for use in (lambda: read_keys(keys_file), lambda: add_key(keys_file, "ci", Role.VIEWER)):
+        with pytest.raises(KeysError, match="it is not a file"):
+            use()
+    assert refusal("--keys", str(keys_file), cwd=keys_file.parent).endswith("it is not a file")
+
+
 def test_a_link_stays_a_link(keys_file: Path) -> None:
     link = keys_file.with_name("link.keys")
     link.symlink_to(keys_file)
