@@ -227,7 +227,18 @@ def restore(session: Session, path: str, progress: Progress | None = None) -> No
             source.execute("PRAGMA locking_mode = EXCLUSIVE")
             source.execute("PRAGMA journal_mode = OFF")
         source.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")
-        _replace(source, session, progress)
+        (page_size,) = session.execute("PRAGMA page_size").fetchone()
+        if source.execute("PRAGMA page_size").fetchone() != (page_size,):
+            if copied == MEMORY:
+                raise StoreUnavailable(
+                    f"a database in memory cannot hold the backup {path}: its pages differ"
+                )
+            source.execute(f"PRAGMA page_size = {page_size}")  # which a database with a log cannot change
+            source.execute("VACUUM")
+        try:
+            _replace(source, session, progress)
+        except sqlite3.Error as error:
+            raise session.driver.translated(error) from error
 
 
 def _replace(source: Session, session: Session, progress: Progress | None) -> None:

@@ -570,9 +570,28 @@ def test_a_restore_that_finds_no_room_changes_nothing(file: Path) -> None:
         store.backup(file.with_name("backup.db"))
     with closing(SQLiteStore(file.with_name("small.db"), max_database_size=100_000)) as store:
         store.create("kept")
-        with pytest.raises(StoreFull):
+        with pytest.raises(StoreFull, match="no room left to write to the database .*small.db"):
             store.restore(file.with_name("backup.db"))
         assert names(store) == ["kept", "default"]
+
+
+def test_a_backup_of_another_page_size_is_restored(store: Store, tmp_path: Path) -> None:
+    assert isinstance(store, SQLiteStore)
+    with connect(tmp_path / "other.db") as connection:
+        connection.execute("PRAGMA page_size = 8192")
+        connection.execute("VACUUM")
+    with closing(SQLiteStore(tmp_path / "other.db")) as other:
+        other.create("good", "x" * 10_000)
+        other.backup(tmp_path / "backup.db")
+    for backup in ("backup.db", "other.db"):
+        store.create("bad")
+        if store.path == ":memory:":
+            with pytest.raises(StoreUnavailable, match="its pages differ"):
+                store.restore(tmp_path / backup)
+            store.delete("bad")
+        else:
+            store.restore(tmp_path / backup)
+            assert names(store) == ["good", "default"]
 
 
 def test_a_read_only_store_restores_nothing(file: Path, file_store: SQLiteStore) -> None:
