@@ -31,7 +31,11 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may not be in its encoding
             stream.reconfigure(errors="backslashreplace")
-    settings = parse_settings(arguments, os.environ if environ is None else environ)
+    try:
+        settings = parse_settings(arguments, os.environ if environ is None else environ)
+    except SystemExit:
+        _let_go_of_output()
+        raise
     try:
         commands.hold_signals(False)
         status = _run(settings)
@@ -63,15 +67,20 @@ def _run(settings: argparse.Namespace) -> int:
 
 
 def _fail(text: str) -> int:
-    """Print an error, and let go of what cannot be written: at its exit, Python would try again."""
+    """Print an error, if there is a text; return the exit status."""
     with contextlib.suppress(OSError):
         if text:
             print(f"{PROGRAM}: {text}", file=sys.stderr)
+    _let_go_of_output()
+    return 2
+
+
+def _let_go_of_output() -> None:
+    """Drop what cannot be written: at its exit, Python would try again, and complain."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 2
 
 
 def _serve(settings: argparse.Namespace) -> None:

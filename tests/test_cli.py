@@ -537,6 +537,14 @@ def test_a_command_whose_output_cannot_be_written_says_so_in_one_line(
     assert (tmp_path / "1").exists() is False
 
 
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_help_that_cannot_be_written_is_no_traceback(tmp_path: Path, redirection: str) -> None:
+    result = run_in_shell(f"--help {redirection}", tmp_path)
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+    assert result.returncode in (0, 1)
+
+
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-", ">&- 2>&-"])
 def test_a_key_that_cannot_be_printed_is_not_added(tmp_path: Path, redirection: str) -> None:
     result = run_in_shell(f"keys add ci --role admin {redirection}", tmp_path)

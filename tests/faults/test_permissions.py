@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -157,6 +158,63 @@ def test_a_copy_that_cannot_be_written_is_refused(file: Path) -> None:
     line = refusal("backup", str(target / "copy.db"), "--db", str(file), cwd=target.parent, prefix=AS_USER)
     assert f"the folder {target} is not writable" in line
     assert list(target.iterdir()) == []
+
+
+def mounted_alone(source: Path, target: Path, prepare: str = "true") -> list[str]:
+    """Return what runs a process that sees a file as a mount of its own at a target, as containers do."""
+    target.touch()
+    unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    return [*unshare, "sh", "-c", f'{prepare} && mount --bind {source} {target} && exec "$@"', "sh"]
+
+
+def test_a_database_that_is_a_mount_of_its_own_is_served_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    source, target = tmp_path / "volume" / "p.db", tmp_path / "p.db"
+    prepare = f"mount -t tmpfs tmpfs {source.parent} && touch {source}"
+    prefix = mounted_alone(source, target, prepare)
+    with running_server("--quiet", "--db", str(target), cwd=tmp_path, prefix=prefix) as process:
+        assert process.ask("POST", "/v1/projects", {"name": "new"})[0] == 200
+    (line,) = process.log.splitlines()
+    assert (
+        f"the database {target} is mounted alone or has other names: its log is beside this name only" in line
+    )
+
+
+@pytest.fixture
+def keys(file: Path) -> Path:
+    """A keys file outside of where it is mounted."""
+    keys = file.with_name("outside.keys")
+    for name in ("ci", "other"):
+        run("keys", "add", name, "--role", "viewer", "--keys", str(keys), cwd=file.parent)
+    return keys
+
+
+def test_a_keys_file_that_is_mounted_alone_and_replaced_outside_is_an_error_at_every_look(
+    file: Path, keys: Path
+) -> None:
+    cwd = file.parent.parent
+    mounted = file.with_name("mounted.keys")
+    options = ("--quiet", "--db", str(file), "--keys", str(mounted))
+    with running_server(*options, cwd=cwd, prefix=mounted_alone(keys, mounted)) as process:
+        assert process.ask("GET", "/v1/projects", key="x")[0] == 401
+        assert run("keys", "revoke", "ci", "--keys", str(keys), cwd=cwd).returncode == 0
+        for _ in range(3):
+            time.sleep(1.1)
+            process.ask("GET", "/v1/projects", key="x")
+    lines = process.log.splitlines()
+    assert len(lines) == 3
+    text = f"the keys file {mounted} was replaced, but here it is still the old one: mount its folder"
+    assert all(text in line for line in lines)
+
+
+def test_a_keys_file_that_is_mounted_alone_is_not_changed_there(file: Path, keys: Path) -> None:
+    before = keys.read_bytes()
+    mounted = file.with_name("mounted.keys")
+    command = ("keys", "revoke", "ci", "--keys", str(mounted))
+    line = refusal(*command, cwd=file.parent, prefix=mounted_alone(keys, mounted))
+    assert line.endswith("Device or resource busy; if it is mounted alone, change it where it comes from")
+    assert keys.read_bytes() == before
+    assert not file.with_name("mounted.keys.new").exists()
 
 
 def test_the_shell_agrees_that_permissions_hold(file: Path) -> None:
