@@ -40,7 +40,8 @@ class SQLiteStore(Store):
         (several times the writes a second; a power cut may lose the last of them, kill -9 none).
     busy_timeout: seconds, > 0 and <= 25, that a call waits for others in all; then it raises StoreBusy.
     max_database_size: bytes, >= 65,536; a change that needs a larger file raises StoreFull. None: only
-        the disk sets a limit. SQLite's log beside the file takes a few MiB more.
+        the disk sets a limit. SQLite's log beside the file takes 4 MiB more, up to 16 MiB while readers
+        overlap all the time, and what one change writes.
     on_change: called with "created", "updated" or "deleted" and the project, in the thread that made
         the change, after it is committed; what it raises is logged and changes nothing.
     read_only: whether the file is only read, and neither made nor upgraded; others may write to it.
