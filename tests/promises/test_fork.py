@@ -144,6 +144,40 @@ print("all there")
 """
 
 
+MANY_FORKS = """
+import os, threading, warnings
+from projects_wsgi import SQLiteStore
+warnings.simplefilter("ignore")
+store = SQLiteStore("projects.db", synchronous="NORMAL")
+done = threading.Event()
+
+def work(name):
+    count = 0
+    while not done.is_set():
+        store.create(f"{name}-{(count := count + 1)}")
+        store.list_rows()
+        store.list_rows(name_contains="x")
+
+threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+for thread in threads:
+    thread.start()
+for turn in range(200):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+done.set()
+for thread in threads:
+    thread.join()
+store.close()
+print("nothing was missed")
+"""
+
+
+def test_a_log_that_goes_with_the_last_connection_at_a_fork_is_not_missed(tmp_path: Path) -> None:
+    assert run_script(MANY_FORKS, cwd=tmp_path) == "nothing was missed"
+
+
 def test_a_process_can_fork_while_its_threads_write(tmp_path: Path) -> None:
     assert run_script(FORK_AMONG_THREADS, cwd=tmp_path) == "all there"
 

@@ -95,10 +95,12 @@ class File(Database):
         self.check_files()
         session = self.session(deadline, self._mode)
         with closed_if_it_fails(session):
+            # From its first look into the file on, a connection keeps SQLite from removing the log.
+            session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
             if not self._connections:
-                # While none was open, others may have removed the log, and made it anew.
-                session.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+                # While none was open, it may have been removed and begun anew.
                 self._files = [self._files[0], *self._look()[1:]]
+            self.check_files()
             self._connections.add(session.connection)
         return session.connection
 
@@ -115,8 +117,8 @@ class File(Database):
             if sys.version_info >= (3, 12):
                 connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
             connection.interrupt()
+        self._connections.discard(connection)  # first: with the last one goes the log
         connection.close()
-        self._connections.discard(connection)
 
     def begin(self, session: Session, growth: int | None) -> None:
         self.check_files(session)
@@ -147,19 +149,27 @@ class File(Database):
 
         What is written to a file that was removed would be gone with the last connection.
         """
-        files = self._look()
-        watched = 3 if self._connections else 1
-        if files[:watched] != self._files[:watched]:
-            for path, opened, found in zip(self._paths, self._files[:watched], files):
-                if opened is not None and opened != found:
-                    if session is not None and files[1] in (None, self._files[1]):
-                        _save_log(session)
-                    raise StoreUnavailable(
-                        f"the file {path} was removed or replaced while it was open;"
-                        " put it back, or start again with what is there now"
-                    )
+        # Looked at twice, because other threads may be closing the last connection or opening the first.
+        path = self._changed_path() and self._changed_path()
+        if path:
+            if session is not None and _identity(self._log) in (None, self._files[1]):
+                _save_log(session)
+            raise StoreUnavailable(
+                f"the file {path} was removed or replaced while it was open;"
+                " put it back, or start again with what is there now"
+            )
         if session is not None and self._mode == WRITE and self.is_concurrent:
             self._check_log(session)
+
+    def _changed_path(self) -> str:
+        """Return the first path that no longer names what was opened there; "" if all do."""
+        found = self._look()
+        watched = 3 if self._connections else 1
+        if found[:watched] != self._files[:watched]:
+            for path, opened, now in zip(self._paths, self._files[:watched], found):
+                if opened is not None and opened != now:
+                    return path
+        return ""
 
     def _check_log(self, session: Session) -> None:
         """Raise StoreUnavailable if the log was cut off."""
