@@ -35,7 +35,14 @@ ALLOWED: dict[str, set[str]] = {
         "storage.upkeep",
     },
     "storage.sqlite.database": {"model", "storage.pool", "storage.sqlite.schema"},
-    "storage.sqlite.file": {"model", "storage.pool", "storage.sqlite.database", "storage.sqlite.schema"},
+    "storage.sqlite.log": {"model", "storage.sqlite.database"},
+    "storage.sqlite.file": {
+        "model",
+        "storage.pool",
+        "storage.sqlite.database",
+        "storage.sqlite.log",
+        "storage.sqlite.schema",
+    },
     "storage.sqlite.schema": {"model", "storage.pool"},
     "storage.upkeep": {
         "files",
@@ -44,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "storage.pool",
         "storage.sqlite.database",
         "storage.sqlite.file",
+        "storage.sqlite.log",
         "storage.sqlite.schema",
     },
     "app": {"auth", "model", "openapi", "router", "storage", "wire", "wsgi"},

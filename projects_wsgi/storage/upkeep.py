@@ -17,7 +17,8 @@ from ..options import BUSY_TIMEOUT
 from .pool import Session
 from .sqlite import schema
 from .sqlite.database import MEMORY, READ, READ_UNCHANGING, WRITE, Database, diagnosis
-from .sqlite.file import check_log, mark_copy, misfit, mode_to_look, real_path
+from .sqlite.file import misfit, mode_to_look, real_path
+from .sqlite.log import check_log, mark_copy
 
 # Told now and then how many pages are copied, and how many there are.
 Progress = Callable[[int, int], object]

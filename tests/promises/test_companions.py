@@ -201,18 +201,32 @@ def test_what_only_a_removed_log_held_is_saved_before_the_process_dies(tmp_path:
     assert run("check", cwd=tmp_path).stdout == "projects.db: ok\n"
 
 
-def test_no_other_process_opens_a_database_whose_log_was_removed_under_its_user(
-    open_store: SQLiteStore, file: Path
+CREATE = """
+from projects_wsgi import SQLiteStore
+store = SQLiteStore("projects.db")
+print(store.create("by the other").id)
+store.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the open files of other processes")
+@pytest.mark.parametrize("removed", [["-wal"], ["-wal", "-shm"]])
+def test_a_log_that_was_removed_under_its_user_is_brought_back_by_the_next_process(
+    open_store: SQLiteStore, file: Path, removed: list[str]
 ) -> None:
-    for suffix in ("-wal", "-shm"):
+    for suffix in removed:
         file.with_name(f"{file.name}{suffix}").unlink()
-    for command in (["--busy-timeout", "0.3"], ["check"], ["backup", "copy.db"]):
-        line = refusal(*command, "--db", str(file), cwd=file.parent)
-        assert f"another process has the database {file} open, but the log {file}-wal is not there" in line
-    assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+    assert run("check", cwd=file.parent).stdout == "projects.db: ok\n"
+    line = [sys.executable, "-c", CREATE]
+    other = subprocess.run(line, cwd=file.parent, env=environment(), capture_output=True, text=True)
+    assert other.stdout == "5\n", other.stderr
+    with pytest.raises(StoreUnavailable, match="was removed or replaced"):
+        open_store.create("lost")
     open_store.close()
     with closing(SQLiteStore(file)) as store:
-        assert names(store) == ["before 2", "before 1", "before 0", "default"]
+        assert names(store) == ["by the other", "before 2", "before 1", "before 0", "default"]
+    assert run("check", cwd=file.parent).stdout == "projects.db: ok\n"
+    assert sorted(entry.name for entry in file.parent.iterdir()) == ["projects.db"]
 
 
 def test_a_log_that_another_program_began_in_place_of_a_removed_one_stays(
@@ -437,6 +451,30 @@ def test_who_looks_while_the_owner_serves_sees_what_it_writes(shared: Path) -> N
     owner.join()
     assert seen == ["[]", "[]", "['written', 'default']"]
     assert sorted(entry.name for entry in shared.parent.iterdir()) == ["p.db", f"p.db.{OTHER}"]
+
+
+@needs_root
+def test_a_database_whose_log_is_gone_from_under_another_users_process_is_refused(shared: Path) -> None:
+    is_ready, is_over = os.pipe(), os.pipe()
+
+    def serve() -> str:
+        with closing(SQLiteStore(shared)) as store:
+            store.create("acknowledged")
+            os.write(is_ready[1], b"x")
+            os.read(is_over[0], 1)
+            return str(names(store))
+
+    owner = threading.Thread(target=as_user, args=(OWNER, serve))
+    owner.start()
+    os.read(is_ready[0], 1)
+    for suffix in ("-wal", "-shm"):
+        shared.with_name(f"p.db{suffix}").unlink()
+    shared.chmod(0o666)
+    text = as_user(OTHER, lambda: SQLiteStore(shared))
+    assert f"another process has the database {shared} open, but the log {shared}-wal is not there" in text
+    os.write(is_over[1], b"x")
+    owner.join()
+    assert as_user(OWNER, lambda: look_read_only(shared)) == "['acknowledged', 'default']"
 
 
 @needs_root

@@ -29,6 +29,7 @@ from .database import (
     diagnosis,
     user_name,
 )
+from .log import check_log, identity_of, size_of, status_of
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -38,8 +39,6 @@ _WITHOUT_SHARED_MEMORY = ("unable to open database file", "disk I/O error")
 _MAX_PATH = 504  # bytes; SQLite opens no longer one, with the names of the files beside it
 
 _LOOK_SECONDS = 0.05  # for which a look at the files beside it is good enough for reading
-
-_LOG_SECONDS = 1.0  # for which a log may be missing beside a file that others have just opened
 
 # A log longer than this, in bytes, is emptied before the next change, which waits for readers if need be.
 _LONG_LOG = LOG_LIMIT * 3 // 2
@@ -53,9 +52,6 @@ _BYTES_PER_CHARACTER = 16
 
 # Kept free on a disk: SQLite writes even a deletion to its log first, and may then grow the file.
 _BYTES_FOR_DELETIONS = 131_072
-
-# In the header of a file (sqlite.org/fileformat2.html, 1.3): it has no log. One that has a log never says so.
-_ROLLBACK = b"\1\1"
 
 
 class File(Database):
@@ -106,12 +102,12 @@ class File(Database):
 
     def check(self, session: Session) -> None:
         now = time.monotonic()
-        if now >= self._next_look or _identity(self.path) != self._files[0]:
+        if now >= self._next_look or identity_of(self.path) != self._files[0]:
             self.check_files(session)
             self._next_look = now + _LOOK_SECONDS
 
     def disconnect(self, connection: Any) -> None:
-        if self._files[1] and _identity(self._log) not in (None, self._files[1]):
+        if self._files[1] and identity_of(self._log) not in (None, self._files[1]):
             # The last to close would remove the log at the path, which others have begun since, unless it
             # cannot empty its own.
             if sys.version_info >= (3, 12):
@@ -129,13 +125,13 @@ class File(Database):
 
     def commit(self, session: Session) -> None:
         session.execute("COMMIT")
-        self._log_size = _size(self._log)
+        self._log_size = size_of(self._log)
 
     # The files, while it is open
 
     def _look(self) -> list[object]:
         """Return what tells the file, its log and its shared memory from others at the same paths."""
-        statuses = [_status(path) for path in self._paths]
+        statuses = [status_of(path) for path in self._paths]
         file, log, _ = statuses
         self._seen_log_size = log.st_size if log else 0
         identities: list[object] = [status and (status.st_dev, status.st_ino) for status in statuses]
@@ -152,7 +148,7 @@ class File(Database):
         # Looked at twice, because other threads may be closing the last connection or opening the first.
         path = self._changed_path() and self._changed_path()
         if path:
-            if session is not None and _identity(self._log) in (None, self._files[1]):
+            if session is not None and identity_of(self._log) in (None, self._files[1]):
                 _save_log(session)
             raise StoreUnavailable(
                 f"the file {path} was removed or replaced while it was open;"
@@ -183,7 +179,7 @@ class File(Database):
                 (page_size,) = session.execute("PRAGMA page_size").fetchone()
             except sqlite3.DatabaseError:  # a part that it looked for is not there
                 continue
-            size = _size(self._log)
+            size = size_of(self._log)
             if frames <= 0 or size >= 32 + frames * (24 + page_size):  # sqlite.org/fileformat2.html, 4.1
                 self._log_size = size
                 return
@@ -199,7 +195,7 @@ class File(Database):
         session.execute(f"PRAGMA busy_timeout = {int(1000 * SQLITE_PATIENCE_SECONDS)}")
         # Somebody who reads for long must not make every change wait.
         self._long_log = self._log_size + _MORE_LOG if is_busy else _LONG_LOG
-        self._log_size = _size(self._log)
+        self._log_size = size_of(self._log)
 
     def _check_room(self, session: Session, growth: int | None) -> None:
         """Raise StoreFull where a change would leave too little room to empty the log and to delete."""
@@ -211,7 +207,7 @@ class File(Database):
             session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         if growth is None:  # a deletion is always let through
             return
-        self._log_size = _size(self._log)
+        self._log_size = size_of(self._log)
         (page_size,) = session.execute("PRAGMA page_size").fetchone()
         (unused_pages,) = session.execute("PRAGMA freelist_count").fetchone()
         grows_by = max(0, needed - unused_pages * page_size)
@@ -329,39 +325,6 @@ def misfit(path: str) -> str:
     return "" if is_file else "it is not a file"
 
 
-def check_log(path: str, deadline: float, mode: str = WRITE) -> None:
-    """Raise StoreUnavailable if the log beside a file is another's, or if others have lost theirs.
-
-    Either way, SQLite would spoil the file without a word. mode: in which the file will be opened.
-    """
-    for suffix in ("-wal", "-journal"):
-        if _size(f"{path}{suffix}") and _is_fresh_copy(path):
-            raise StoreUnavailable(
-                f"{path} was replaced by a backup, but {path}{suffix} belongs to what was there before and"
-                " would undo that: move it away, and next time use the command restore"
-            )
-    deadline = min(deadline, time.monotonic() + _LOG_SECONDS)
-    while mode == WRITE and _size(path) and not os.path.exists(f"{path}-wal"):
-        session = Database(path).session(deadline)
-        try:
-            with closing(session.connection):
-                # In this mode, SQLite begins with a lock that it gets only if nobody has the log open.
-                session.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-                session.connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-            return
-        except sqlite3.Error as error:
-            if not session.driver.is_busy(error):
-                return  # for whoever opens it to find out
-            if time.monotonic() >= deadline:
-                if _header(path)[18:20] in (b"", _ROLLBACK):
-                    raise
-                raise StoreUnavailable(
-                    f"another process has the database {path} open, but the log {path}-wal is not there: put"
-                    " it back, or stop that process first"
-                ) from None
-        time.sleep(SQLITE_PATIENCE_SECONDS)
-
-
 def mode_to_look(path: str, mode: str) -> str:
     """Return how to open a file to read it so that nothing stays beside it that shuts out its own user.
 
@@ -376,7 +339,7 @@ def mode_to_look(path: str, mode: str) -> str:
         return mode if os.access(path, os.W_OK) else READ
     if os.path.exists(f"{path}-wal") and os.path.exists(f"{path}-shm"):
         return READ
-    if _size(f"{path}-wal") or _size(f"{path}-journal"):
+    if size_of(f"{path}-wal") or size_of(f"{path}-journal"):
         raise StoreUnavailable(
             f"the database {path} has a log beside it that cannot be read here: open and close it once where"
             f" it can be written, as {user_name(owner)}"
@@ -384,72 +347,7 @@ def mode_to_look(path: str, mode: str) -> str:
     return READ_UNCHANGING
 
 
-def mark_copy(path: str) -> None:
-    """Mark a whole database file as a backup: what opens it next begins a new log, and knows an old one."""
-    with open(path, "r+b") as file:
-        header = bytearray(file.read(64))
-        version = int.from_bytes(header[60:64], "big", signed=True)
-        if header[18:20] != _ROLLBACK and version > 0:
-            header[18:20] = _ROLLBACK
-            header[60:64] = (-version).to_bytes(4, "big", signed=True)
-            file.seek(0)
-            file.write(header)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _is_fresh_copy(path: str) -> bool:
-    """Tell whether a file is a backup that nobody has opened since it was made; see mark_copy."""
-    header = _header(path)
-    return header[18:20] == _ROLLBACK and header[60:61] >= b"\x80"
-
-
-def _header(path: str) -> bytes:
-    """Return the beginning of a file; nothing where this process has it open.
-
-    To close a file ends all locks that the process has on it, SQLite's too.
-    """
-    with contextlib.suppress(OSError):
-        if not _is_open(path):
-            with open(path, "rb") as file:
-                return file.read(64)
-    return b""
-
-
-def _is_open(path: str) -> bool:
-    """Tell whether this process has a file open, as far as that can be told."""
-    try:
-        wanted = os.stat(path)
-        descriptors = os.listdir("/dev/fd")
-    except OSError:
-        return os.name == "posix"
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(int(descriptor)), wanted):
-                return True
-    return False
-
-
 def _save_log(session: Session) -> None:
     """Bring into the file what only a log without a name holds."""
     with contextlib.suppress(sqlite3.Error):
         session.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-
-def _status(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except OSError:
-        return None
-
-
-def _identity(path: str) -> object:
-    """Return what tells one file from another at the same path; None for no file."""
-    status = _status(path)
-    return status and (status.st_dev, status.st_ino)
-
-
-def _size(path: str) -> int:
-    """Return the size of a file in bytes; 0 for no file."""
-    status = _status(path)
-    return status.st_size if status else 0

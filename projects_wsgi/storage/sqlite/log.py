@@ -1,0 +1,160 @@
+"""SQLite's log beside a database file: whether it is the file's own, and where it has gone."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+
+from ...model import StoreUnavailable
+from .database import SQLITE_PATIENCE_SECONDS, WRITE, Database
+
+# In the header of a file (sqlite.org/fileformat2.html, 1.3): it has no log. One that has a log never says so.
+_ROLLBACK = b"\1\1"
+
+_LOG_SECONDS = 1.0  # for which a log may be missing beside a file that others have just opened
+_SETTLING_SECONDS = 0.05  # longer than a change that has begun takes to end
+
+
+def check_log(path: str, deadline: float, mode: str = WRITE) -> None:
+    """Raise StoreUnavailable if the log beside a file is another's, or if others have lost theirs.
+
+    Either way, SQLite would spoil the file without a word. mode: in which the file will be opened.
+    """
+    for suffix in ("-wal", "-journal"):
+        if size_of(f"{path}{suffix}") and _is_fresh_copy(path):
+            raise StoreUnavailable(
+                f"{path} was replaced by a backup, but {path}{suffix} belongs to what was there before and"
+                " would undo that: move it away, and next time use the command restore"
+            )
+    deadline = min(deadline, time.monotonic() + _LOG_SECONDS)
+    while mode == WRITE and size_of(path) and not os.path.exists(f"{path}-wal"):
+        session = Database(path).session(deadline)
+        try:
+            with closing(session.connection):
+                # In this mode, SQLite begins with a lock that it gets only if nobody has the log open.
+                session.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+                session.connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            return
+        except sqlite3.Error as error:
+            if not session.driver.is_busy(error):
+                return  # for whoever opens it to find out
+            if time.monotonic() >= deadline:
+                if _header(path)[18:20] in (b"", _ROLLBACK):
+                    raise
+                if _bring_back(path):
+                    return
+                raise StoreUnavailable(
+                    f"another process has the database {path} open, but the log {path}-wal is not there: put"
+                    " it back, or stop that process first"
+                ) from None
+        time.sleep(SQLITE_PATIENCE_SECONDS)
+
+
+def _bring_back(path: str) -> bool:
+    """Put a log that was removed back, from the process that still has it open; tell whether that was done.
+
+    Linux shows the open files of this user's processes. From then on that process refuses all changes,
+    because the log is not the one that it has open.
+    """
+    log = f"{path}-wal"
+    removed: dict[object, str] = {}
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == f"{log} (deleted)" and not link.startswith(f"/proc/{os.getpid()}/"):
+                removed[identity_of(link)] = link
+    if len(removed) != 1:  # none is to be seen, or they are not of one mind
+        return False
+    (link,) = removed.values()
+    copied = f"{log}.{os.urandom(4).hex()}"
+    try:
+        before = os.stat(link)
+        with open(link, "rb") as source, open(copied, "xb") as target:
+            os.fchmod(target.fileno(), before.st_mode & 0o666)
+            with contextlib.suppress(PermissionError):
+                os.fchown(target.fileno(), before.st_uid, before.st_gid)
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        os.link(copied, log)
+        time.sleep(_SETTLING_SECONDS)
+        after = os.stat(link)
+        if (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+            return True
+        os.unlink(log)  # a change was under way, which the copy lacks
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(copied)
+    return False
+
+
+def mark_copy(path: str) -> None:
+    """Mark a whole database file as a backup: what opens it next begins a new log, and knows an old one."""
+    with open(path, "r+b") as file:
+        header = bytearray(file.read(64))
+        version = int.from_bytes(header[60:64], "big", signed=True)
+        if header[18:20] != _ROLLBACK and version > 0:
+            header[18:20] = _ROLLBACK
+            header[60:64] = (-version).to_bytes(4, "big", signed=True)
+            file.seek(0)
+            file.write(header)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_fresh_copy(path: str) -> bool:
+    """Tell whether a file is a backup that nobody has opened since it was made; see mark_copy."""
+    header = _header(path)
+    return header[18:20] == _ROLLBACK and header[60:61] >= b"\x80"
+
+
+def _header(path: str) -> bytes:
+    """Return the beginning of a file; nothing where this process has it open.
+
+    To close a file ends all locks that the process has on it, SQLite's too.
+    """
+    with contextlib.suppress(OSError):
+        if not _is_open(path):
+            with open(path, "rb") as file:
+                return file.read(64)
+    return b""
+
+
+def _is_open(path: str) -> bool:
+    """Tell whether this process has a file open, as far as that can be told."""
+    try:
+        wanted = os.stat(path)
+        descriptors = os.listdir("/dev/fd")
+    except OSError:
+        return os.name == "posix"
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(int(descriptor)), wanted):
+                return True
+    return False
+
+
+def status_of(path: str) -> os.stat_result | None:
+    """Return the status of a file; None for no file."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def identity_of(path: str) -> object:
+    """Return what tells one file from another at the same path; None for no file."""
+    status = status_of(path)
+    return status and (status.st_dev, status.st_ino)
+
+
+def size_of(path: str) -> int:
+    """Return the size of a file in bytes; 0 for no file."""
+    status = status_of(path)
+    return status.st_size if status else 0
