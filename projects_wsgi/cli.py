@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     except SystemExit:
         _let_go_of_output()
         raise
+    except OSError as error:  # from a parser that cannot print its help
+        return _fail(f"cannot write the output: {error.strerror}")
     try:
         commands.hold_signals(False)
         status = _run(settings)
