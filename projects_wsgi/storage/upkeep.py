@@ -202,9 +202,12 @@ def _publish(unfinished: str, path: str, *, overwrite: bool) -> None:
 # Restoring
 
 
-def restore(session: Session, path: str, progress: Progress | None = None) -> None:
-    """Replace the contents of the database of a session by a backup; see SQLiteStore.restore."""
-    target = _database(session).path
+@contextlib.contextmanager
+def copied(path: str, target: str) -> Iterator[Session]:
+    """Give a session on a copy of a backup, which is good, beside the database that will hold it.
+
+    path: of the backup. target: of the database. Raises StoreError.
+    """
     with contextlib.ExitStack() as stack:
         backup = stack.enter_context(opened_as_it_is(path))
         if schema.read_version(backup, path) < len(schema.MIGRATIONS):
@@ -212,39 +215,36 @@ def restore(session: Session, path: str, progress: Progress | None = None) -> No
         backup.execute("ROLLBACK")
         if damage := _find_damage(backup):
             raise StoreUnavailable(f"the backup {path} is damaged: {damage[0]}")
-        # A copy of it is restored, in which it is noted which ids must not be used again.
-        copied = MEMORY
+        copy_path = MEMORY
         if target != MEMORY:
             try:
-                copied = stack.enter_context(_unfinished_file(os.path.dirname(target), target))
-                _copy(backup, copied, None)
+                copy_path = stack.enter_context(_unfinished_file(os.path.dirname(target), target))
+                _copy(backup, copy_path, None)
             except OSError as error:
                 raise StoreUnavailable(f"cannot copy the backup beside {target}: {error.strerror}") from error
-        source = Database(copied, synchronous="OFF").session(session.deadline)
+        source = Database(copy_path, synchronous="OFF").session(backup.deadline)
         stack.enter_context(closing(source.connection))
-        if copied == MEMORY:
+        if copy_path == MEMORY:
             backup.connection.backup(source.connection)
         else:
             source.execute("PRAGMA locking_mode = EXCLUSIVE")
             source.execute("PRAGMA journal_mode = OFF")
         source.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS)}")
-        (page_size,) = session.execute("PRAGMA page_size").fetchone()
-        if source.execute("PRAGMA page_size").fetchone() != (page_size,):
-            if copied == MEMORY:
-                raise StoreUnavailable(
-                    f"a database in memory cannot hold the backup {path}: its pages differ"
-                )
-            source.execute(f"PRAGMA page_size = {page_size}")  # which a database with a log cannot change
-            source.execute("VACUUM")
-        try:
-            _replace(source, session, progress)
-        except sqlite3.Error as error:
-            raise session.driver.translated(error) from error
+        yield source
 
 
-def _replace(source: Session, session: Session, progress: Progress | None) -> None:
-    """Replace the contents of a session's database by those of source, in one transaction."""
+def replace(source: Session, session: Session, progress: Progress | None = None) -> None:
+    """Replace the contents of a session's database by those of a copy; see SQLiteStore.restore.
+
+    In the copy, it is noted which ids were used since: they are not used again.
+    """
     database = _database(session)
+    (page_size,) = session.execute("PRAGMA page_size").fetchone()
+    if source.execute("PRAGMA page_size").fetchone() != (page_size,):
+        if database.path == MEMORY:
+            raise StoreUnavailable("a database in memory cannot hold this backup: its pages differ")
+        source.execute(f"PRAGMA page_size = {page_size}")  # which a database with a log cannot change
+        source.execute("VACUUM")
     used = [_last_id(session)]
     is_locked = False
 

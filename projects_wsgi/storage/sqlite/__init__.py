@@ -115,8 +115,12 @@ class SQLiteStore(Store):
         """
         if self._read_only:
             raise StoreReadOnly
-        with Loan(self._writers, self._busy_timeout) as session:
-            upkeep.restore(session, os.fspath(path), progress)
+        with (
+            upkeep.copied(os.fspath(path), self.path) as source,
+            # Only now, because to check and to copy a backup takes long.
+            Loan(self._writers, self._busy_timeout) as session,
+        ):
+            upkeep.replace(source, session, progress)
 
     # What the base class asks of an engine
 
