@@ -7,6 +7,7 @@ seed of the dice that made it.
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 import threading
@@ -54,6 +55,12 @@ def cuts(journal: list[Entry], *, first: int = 0, is_ext4: bool, is_lying: bool 
 @pytest.fixture(params=["strict", "ext4"])
 def is_ext4(request: pytest.FixtureRequest) -> bool:
     return bool(request.param == "ext4")
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Hide the warning that a database is without a log: it comes after each cut."""
+    caplog.set_level(logging.ERROR, "projects_wsgi")
 
 
 class Step(NamedTuple):
@@ -122,13 +129,22 @@ class Writer(threading.Thread):
         self.steps.setdefault(name, []).append(Step(began, self.now(), state))
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Mount, dict[str, list[Step]]]:
-    """What a server has done, from its first start on, under 4 writers; and what it has answered."""
+@pytest.fixture(scope="module", params=["log", "journal"])
+def written(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Mount, dict[str, list[Step]]]:
+    """What a server has done, from its first start on, under 4 writers; and what it has answered.
+
+    With SQLite's log, and with its rollback journal, which serves where there can be no log.
+    """
     tmp_path = tmp_path_factory.mktemp("written")
     steps: dict[str, list[Step]] = {}
     with mounted(tmp_path) as mount:
         database = str(mount.folder / "projects.db")
+        if request.param == "journal":
+            SQLiteStore(database).close()
+            with connect(Path(database)) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
         with running_server("--quiet", "--db", database, cwd=tmp_path) as process:
             writers = [Writer(number, process.ask, mount.now) for number in range(4)]
             for writer in writers:
