@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
+
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # a file system that syncs no folders
 
 
 def sync_folder(folder: str) -> None:
-    """Bring the names of the files in a folder onto the disk: else a power cut may undo a rename."""
-    with contextlib.suppress(OSError):  # Windows opens no folders
+    """Bring the names of the files in a folder onto the disk: else a power cut may undo a rename.
+
+    Raises OSError if the disk fails.
+    """
+    try:
         descriptor = os.open(folder or os.curdir, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)

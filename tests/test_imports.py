@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         "storage.upkeep",
     },
     "storage.sqlite.database": {"model", "storage.pool", "storage.sqlite.schema"},
-    "storage.sqlite.log": {"model", "storage.sqlite.database"},
+    "storage.sqlite.log": {"files", "model", "storage.sqlite.database"},
     "storage.sqlite.file": {
         "model",
         "storage.pool",

@@ -10,6 +10,7 @@ import sqlite3
 import time
 from contextlib import closing
 
+from ...files import sync_folder
 from ...model import StoreUnavailable
 from .database import SQLITE_PATIENCE_SECONDS, WRITE, Database
 
@@ -81,6 +82,7 @@ def _bring_back(path: str) -> bool:
             target.flush()
             os.fsync(target.fileno())
         os.link(copied, log)
+        sync_folder(os.path.dirname(log))
         time.sleep(_SETTLING_SECONDS)
         after = os.stat(link)
         if (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
