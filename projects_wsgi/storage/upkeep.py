@@ -24,7 +24,7 @@ from .sqlite.log import check_log, mark_copy
 Progress = Callable[[int, int], object]
 
 _STEP_PAGES = 1_000  # after which progress is told
-_RETRY_SECONDS = 0.01
+_RETRY_SECONDS = 0.001  # among many writers, a longer wait would miss every gap
 _BUSY_STATUSES = (5, 6)  # SQLITE_BUSY and SQLITE_LOCKED
 
 _UNFINISHED = re.compile(r"projects-[0-9a-f]{8}\.unfinished")

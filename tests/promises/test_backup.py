@@ -506,6 +506,7 @@ def test_ids_that_are_given_while_a_restore_goes_on_are_not_used_again(
         with closing(SQLiteStore(file)) as other:
             while not is_over.is_set():
                 given.append(other.create(f"bad {len(given)}").id)
+                time.sleep(0.001)
 
     writer = threading.Thread(target=write)
     writer.start()
