@@ -86,12 +86,13 @@ def allowed(steps: Iterable[Step], moment: int, state: Any) -> list[Any]:
 
 
 def unpacked(cut: Cut, folder: Path) -> Path:
-    """Put what a cut left into a new folder."""
+    """Put what a cut left into a new folder, whose name tells the cut in whatever fails on it."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    left = folder / f"moment-{cut.moment}-seed-{cut.seed}"
+    left.mkdir(parents=True)
     for name, content in cut.files.items():
-        (folder / name).write_bytes(content)
-    return folder
+        (left / name).write_bytes(content)
+    return left
 
 
 def contents(file: Path) -> dict[str, str | None]:
