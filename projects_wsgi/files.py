@@ -1,11 +1,96 @@
-"""What makes sure that a file is on the disk under its name."""
+"""New files beside others: held by one process, readable to the same users, on the disk under their names."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # a file system that syncs no folders
+_ACCESS_LIST = "system.posix_acl_access"  # acl(5); Linux has it as an extended attribute
+
+
+def create_held(path: str, mode: int = 0o600) -> int:
+    """Make a new file and return its descriptor; others know that it is in use until that is closed.
+
+    Raises FileExistsError if somebody holds a file there; OSError.
+    """
+    while True:
+        remove_if_left(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+        if _lock(descriptor) and _is_at(path, descriptor):
+            return descriptor
+        os.close(descriptor)  # another process has just taken it for left
+
+
+def remove_if_left(path: str) -> None:
+    """Remove a file of create_held whose maker is gone without having removed it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            if _lock(descriptor) and _is_at(path, descriptor):
+                os.unlink(path)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows, which removes no file that is open
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def copy_permissions(source: str, descriptor: int, *, must_keep_owner: bool = False) -> None:
+    """Give a new file the owner, group, mode and access list of another, so far as this user may.
+
+    The new file, empty as yet, is one that only its owner can read; nobody can read it afterwards who
+    cannot read the other one. Raises PermissionError if must_keep_owner and that cannot be; OSError.
+    """
+    if not hasattr(os, "fchown"):  # on Windows
+        return
+    status = os.stat(source)
+    mode = status.st_mode & 0o777
+    try:
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+        # Before the mode, whose group bits would let in the users of a list that the folder has given.
+        has_all = _copy_access_list(source, descriptor)
+    except PermissionError:
+        if must_keep_owner:
+            raise
+        has_all = False  # the group is another one
+    os.fchmod(descriptor, mode if has_all else mode & ~0o070)
+
+
+def _copy_access_list(source: str, descriptor: int) -> bool:
+    """Give a file the access list of another, or none; tell whether the mode's group bits mean the same."""
+    if not hasattr(os, "getxattr"):  # not on Linux
+        return True
+    try:
+        access_list = os.getxattr(source, _ACCESS_LIST)
+    except OSError:
+        with contextlib.suppress(OSError):  # there is none
+            os.removexattr(descriptor, _ACCESS_LIST)
+        return True
+    try:
+        os.setxattr(descriptor, _ACCESS_LIST, access_list)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # another file system
+            raise
+        return False
+    return True
 
 
 def sync_folder(folder: str) -> None:

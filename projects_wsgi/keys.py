@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from .auth import KeysError, Role, Unauthorized
-from .files import sync_folder
+from .files import copy_permissions, create_held, sync_folder
 from .wsgi import Environ
 
 logger = logging.getLogger("projects_wsgi")
@@ -198,26 +198,27 @@ def revoke_key(path: str | os.PathLike[str], name: str) -> None:
 def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
     """Yield the lines of a file, and replace the file with what has become of them.
 
-    The new file is also the lock: one process at a time can make it. It has the owner, the group and the
-    mode of the old one, or only its owner can read it.
+    The new file is also the lock: one process at a time can hold it. It has the owner, the group, the
+    mode and the access list of the old one, or only its owner can read it.
     """
     new = ""
     try:
         path = os.path.realpath(_absolute(path))
-        descriptor = _open_new(f"{path}.new")
-        new = f"{path}.new"
+        descriptor = _open_new(f"{path}.unfinished")
+        new = f"{path}.unfinished"
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
             lines = []
             if os.path.exists(path):
-                _keep_permissions(descriptor, path)
+                _copy_permissions(path, descriptor)
                 lines = _read_lines(path)
             yield lines
             file.writelines(f"{line}\n" for line in lines)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-        new = ""
-        sync_folder(os.path.dirname(path))
+            os.fsync(descriptor)
+            if os.name == "nt":  # Windows renames no file that is open
+                file.close()
+            os.replace(new, path)
+            new = ""
     except OSError as error:
         hint = "; if it is mounted alone, change it where it comes from" if error.errno == errno.EBUSY else ""
         raise KeysError(f"cannot change the keys file {path}: {error.strerror}{hint}") from None
@@ -225,33 +226,33 @@ def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
         if new:
             with contextlib.suppress(OSError):
                 os.unlink(new)
+    try:
+        sync_folder(os.path.dirname(path))
+    except OSError as error:
+        logger.warning("the keys file %s is changed, but a power cut may undo it: %s", path, error.strerror)
 
 
-def _keep_permissions(descriptor: int, path: str) -> None:
+def _copy_permissions(path: str, descriptor: int) -> None:
     """Give a new file the owner, the group and the mode of the old one: servers must go on reading it."""
-    if hasattr(os, "fchown"):  # not on Windows
+    try:
+        copy_permissions(path, descriptor, must_keep_owner=True)
+    except PermissionError:
         status = os.stat(path)
-        try:
-            os.fchown(descriptor, status.st_uid, status.st_gid)
-        except PermissionError:
-            raise KeysError(
-                f"the keys file {path} belongs to another user or group ({status.st_uid}:{status.st_gid}), to"
-                " whom this user cannot give a new one: run this as that user or as root"
-            ) from None
-        os.fchmod(descriptor, status.st_mode & 0o777)
+        raise KeysError(
+            f"the keys file {path} belongs to another user or group ({status.st_uid}:{status.st_gid}), to"
+            " whom this user cannot give a new one: run this as that user or as root"
+        ) from None
 
 
 def _open_new(path: str) -> int:
-    """Make a file as soon as there is none, and return its descriptor."""
+    """Make a file as soon as nobody holds one there, and return its descriptor."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            return create_held(path)
         except FileExistsError:
             if time.monotonic() > deadline:
-                raise KeysError(
-                    f"{path} exists: another process is changing the keys; if not, remove it and try again"
-                ) from None
+                raise KeysError(f"{path} exists: another process is changing the keys; try again") from None
             time.sleep(0.02)
 
 

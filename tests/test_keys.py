@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import os
 import re
@@ -18,7 +19,8 @@ import pytest
 from projects_wsgi import KeysError, Role
 from projects_wsgi.keys import add_key, read_keys, revoke_key
 
-from .support.process import environment, refusal, run, running_server
+from .support.access_lists import DEFAULT_LIST, access_list, set_access_list
+from .support.process import environment, refusal, run, running_server, start_together
 
 DIGEST = "0123456789abcdef" * 4
 OTHER = "f" * 64
@@ -143,7 +145,7 @@ def change_as_others(keys_file: Path) -> None:
     assert os.waitstatus_to_exitcode(code) == 1
     assert keys_file.read_bytes() == before
     assert key not in keys_file.read_text()
-    assert list(keys_file.parent.glob("*.new")) == []
+    assert list(keys_file.parent.glob("*.unfinished")) == []
 
 
 def test_what_is_reported_as_changed_is_on_the_disk_with_its_name(
@@ -218,14 +220,66 @@ def test_writers_at_the_same_time_lose_nothing(keys_file: Path) -> None:
     assert len(read_keys(keys_file)) == 40
 
 
-def test_a_lock_that_somebody_left_behind_is_explained(
+HOLD = """
+import sys, time
+from projects_wsgi import keys
+with keys._changed("projects.keys") as lines:
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_while_another_process_changes_the_file_nobody_else_does(
     keys_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("projects_wsgi.keys._LOCK_SECONDS", 0.1)
-    keys_file.with_name("projects.keys.new").touch()
-    with pytest.raises(KeysError, match="remove it and try again"):
+    (other,) = start_together([["-c", HOLD]], cwd=keys_file.parent)
+    with other:
+        with pytest.raises(KeysError, match="another process is changing the keys; try again"):
+            add_key(keys_file, "ci", Role.VIEWER)
+        other.kill()
+        other.wait(10)
+        # What it left is no obstacle.
+        assert keys_file.with_name("projects.keys.unfinished").exists()
         add_key(keys_file, "ci", Role.VIEWER)
-    assert keys_file.with_name("projects.keys.new").exists()
+    assert [path.name for path in keys_file.parent.iterdir()] == ["projects.keys"]
+
+
+def test_an_access_list_is_kept(keys_file: Path) -> None:
+    add_key(keys_file, "one", Role.ADMIN)
+    keys_file.chmod(0o640)
+    wanted = set_access_list(keys_file)
+    for change in (lambda: add_key(keys_file, "two", Role.VIEWER), lambda: revoke_key(keys_file, "one")):
+        change()
+        assert access_list(keys_file) == wanted
+
+
+def test_a_file_without_an_access_list_gets_none_from_its_folder(keys_file: Path) -> None:
+    add_key(keys_file, "one", Role.ADMIN)
+    keys_file.chmod(0o640)
+    set_access_list(keys_file.parent, DEFAULT_LIST)
+    add_key(keys_file, "two", Role.VIEWER)
+    assert access_list(keys_file) is None
+    assert stat.S_IMODE(keys_file.stat().st_mode) == 0o640
+
+
+def test_a_change_of_a_keys_file_whose_folder_cannot_be_synced_is_made_with_a_warning(
+    keys_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fsync = os.fsync
+
+    def fail_on_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_on_folders)
+    assert add_key(keys_file, "ci", Role.VIEWER)
+    assert [key.name for key in read_keys(keys_file)] == ["ci"]
+    revoke_key(keys_file, "ci")
+    assert read_keys(keys_file) == []
+    message = f"the keys file {keys_file} is changed, but a power cut may undo it: Input/output error"
+    assert [record.getMessage() for record in caplog.records] == [message] * 2
 
 
 # The commands

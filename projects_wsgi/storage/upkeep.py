@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Callable, cast
 
-from ..files import sync_folder
+from ..files import copy_permissions, create_held, remove_if_left, sync_folder
 from ..model import StoreBusy, StoreFull, StoreUnavailable
 from ..options import BUSY_TIMEOUT
 from .pool import Session
@@ -118,58 +118,17 @@ def _unfinished_file(folder: str, source: str) -> Iterator[str]:
     """
     for name in os.listdir(folder):
         if _UNFINISHED.fullmatch(name):
-            _remove_if_left(os.path.join(folder, name))
-    while True:
-        path = os.path.join(folder, f"projects-{os.urandom(4).hex()}.unfinished")
-        mode = 0o666 if source == MEMORY else 0o600
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
-        if _lock(descriptor) and os.path.exists(path):
-            break
-        os.close(descriptor)  # another one has just taken it for left
+            remove_if_left(os.path.join(folder, name))
+    path = os.path.join(folder, f"projects-{os.urandom(4).hex()}.unfinished")
+    descriptor = create_held(path, 0o666 if source == MEMORY else 0o600)
     try:
         if source != MEMORY:
-            _keep_permissions(descriptor, source)
+            copy_permissions(source, descriptor)
         yield path
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         os.close(descriptor)
-
-
-def _remove_if_left(path: str) -> None:
-    """Remove an unfinished file whose maker is gone: as long as it lives, it has a lock on it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            if _lock(descriptor):
-                os.unlink(path)
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows, which removes no file that is open
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def _keep_permissions(descriptor: int, source: str) -> None:
-    """Give a file the owner, the group and the mode of another, as far as this user may."""
-    if not hasattr(os, "fchown"):  # on Windows
-        return
-    status = os.stat(source)
-    mode = status.st_mode & 0o666
-    try:
-        os.fchown(descriptor, status.st_uid, status.st_gid)
-    except PermissionError:
-        mode &= ~0o070  # the group is another one
-    os.fchmod(descriptor, mode)
 
 
 def _copy(session: Session, path: str, progress: Progress | None) -> None:

@@ -214,7 +214,7 @@ def test_a_keys_file_that_is_mounted_alone_is_not_changed_there(file: Path, keys
     line = refusal(*command, cwd=file.parent, prefix=mounted_alone(keys, mounted))
     assert line.endswith("Device or resource busy; if it is mounted alone, change it where it comes from")
     assert keys.read_bytes() == before
-    assert not file.with_name("mounted.keys.new").exists()
+    assert not file.with_name("mounted.keys.unfinished").exists()
 
 
 def test_the_shell_agrees_that_permissions_hold(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import re
@@ -21,6 +22,7 @@ import pytest
 from projects_wsgi import SQLiteStore, Store, StoreBusy, StoreFull, StoreReadOnly, StoreUnavailable
 from projects_wsgi.storage import upkeep
 
+from ..support.access_lists import access_list, set_access_list
 from ..support.databases import connect, names
 from ..support.process import environment, refusal, run, running_server, start_together
 
@@ -318,6 +320,27 @@ def test_a_backup_is_open_to_nobody_to_whom_the_database_is_closed(
         modes.append(stat.S_IMODE(file.with_name("copy.db").stat().st_mode))
         assert set(modes) == {mode}
         modes.clear()
+
+
+def test_a_backup_has_the_access_list_of_the_database(file: Path, file_store: SQLiteStore) -> None:
+    wanted = set_access_list(file)
+    file_store.backup(file.with_name("copy.db"))
+    assert access_list(file.with_name("copy.db")) == wanted
+
+
+@pytest.mark.parametrize("call", ["fchown", "setxattr"])
+def test_where_a_group_or_an_access_list_cannot_be_kept_the_group_may_not_read_a_backup(
+    file: Path, file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError if call == "fchown" else OSError(errno.ENOTSUP, "Operation not supported")
+
+    file.chmod(0o660)
+    if call == "setxattr":
+        set_access_list(file)
+    monkeypatch.setattr(os, call, refuse)
+    file_store.backup(file.with_name("copy.db"))
+    assert stat.S_IMODE(file.with_name("copy.db").stat().st_mode) == 0o600
 
 
 def test_any_number_of_backups_to_one_path_succeed_and_none_spoils_another(

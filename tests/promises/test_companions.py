@@ -229,6 +229,31 @@ def test_a_log_that_was_removed_under_its_user_is_brought_back_by_the_next_proce
     assert sorted(entry.name for entry in file.parent.iterdir()) == ["projects.db"]
 
 
+CANNOT_SYNC = """
+import os, stat
+fsync = os.fsync
+
+def fail_on_folders(descriptor):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        raise OSError(5, "Input/output error")
+    fsync(descriptor)
+
+os.fsync = fail_on_folders
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the open files of other processes")
+def test_a_log_that_cannot_be_brought_back_safely_is_not_brought_back(
+    open_store: SQLiteStore, file: Path
+) -> None:
+    log = file.with_name(f"{file.name}-wal")
+    log.unlink()
+    line = [sys.executable, "-c", CANNOT_SYNC + CREATE]
+    other = subprocess.run(line, cwd=file.parent, env=environment(), capture_output=True, text=True)
+    assert "but the log" in other.stderr
+    assert not log.exists()
+
+
 def test_a_log_that_another_program_began_in_place_of_a_removed_one_stays(
     open_store: SQLiteStore, file: Path
 ) -> None:

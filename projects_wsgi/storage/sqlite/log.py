@@ -10,7 +10,7 @@ import sqlite3
 import time
 from contextlib import closing
 
-from ...files import sync_folder
+from ...files import copy_permissions, sync_folder
 from ...model import StoreUnavailable
 from .database import SQLITE_PATIENCE_SECONDS, WRITE, Database
 
@@ -74,19 +74,19 @@ def _bring_back(path: str) -> bool:
     copied = f"{log}.{os.urandom(4).hex()}"
     try:
         before = os.stat(link)
-        with open(link, "rb") as source, open(copied, "xb") as target:
-            os.fchmod(target.fileno(), before.st_mode & 0o666)
-            with contextlib.suppress(PermissionError):
-                os.fchown(target.fileno(), before.st_uid, before.st_gid)
+        descriptor = os.open(copied, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(link, "rb") as source, open(descriptor, "wb") as target:
+            copy_permissions(link, descriptor)
             shutil.copyfileobj(source, target)
             target.flush()
             os.fsync(target.fileno())
         os.link(copied, log)
-        sync_folder(os.path.dirname(log))
-        time.sleep(_SETTLING_SECONDS)
-        after = os.stat(link)
-        if (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
-            return True
+        with contextlib.suppress(OSError):
+            sync_folder(os.path.dirname(log))
+            time.sleep(_SETTLING_SECONDS)
+            after = os.stat(link)
+            if (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+                return True
         os.unlink(log)  # a change was under way, which the copy lacks
     except OSError:
         return False
