@@ -74,7 +74,7 @@ def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, *
         # From here on, a signal only ends the sleep, so that shutdown() always follows the start.
         catch_signals()
         with server:
-            threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
+            threading.Thread(target=server.serve_forever, daemon=True).start()
             if not (server.is_local or options["keys"] or options["admin_secret"]):
                 warn(
                     "everybody who can reach this address can"

@@ -16,8 +16,6 @@ from typing import Any
 from . import make_app
 from .server import Server
 
-_POLL_SECONDS = 0.01  # how soon it notices that it must stop
-
 
 @contextlib.contextmanager
 def live_server(projects: Iterable[str | Mapping[str, Any]] = (), **options: Any) -> Iterator[str]:
@@ -32,7 +30,7 @@ def live_server(projects: Iterable[str | Mapping[str, Any]] = (), **options: Any
         for project in projects:
             app.store.create(**({"name": project} if isinstance(project, str) else project))
         with Server("127.0.0.1", 0, app, headers=app.common_headers) as server:
-            thread = threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
             try:
                 yield server.url

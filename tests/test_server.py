@@ -37,7 +37,7 @@ def serving(application: Any, *, max_connections: int = 0, **options: Any) -> It
         patch.setattr(bundled, "MAX_CONNECTIONS", max_connections or bundled.MAX_CONNECTIONS)
         server = Server("127.0.0.1", 0, application, **options)
     with server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             yield server
@@ -145,8 +145,8 @@ def test_a_connection_serves_one_request_after_the_other(client: Client) -> None
 
 def test_answers_are_not_held_back_to_fill_packets(server: Server, client: Client) -> None:
     client.ask(get())
-    (connection,) = server._living()
-    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    (connection,) = server._connections.values()
+    assert connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_environ_holds_the_request_and_nothing_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,9 @@ def test_an_absolute_target_without_a_path_is_the_root(client: Client) -> None:
 
 
 def test_chunks_are_decoded(client: Client) -> None:
-    chunks = b"5;name=value\r\n" + BODY[:5] + b"\r\n7 \r\n" + BODY[5:] + b"\r\n0\r\nTrailer: x\r\n\r\n"
+    chunks = (
+        b"5;name=value\r\n" + BODY[:5] + b'\r\n7 ; x = "y"\r\n' + BODY[5:] + b"\r\n0\r\nTrailer: x\r\n\r\n"
+    )
     status, _, body = client.ask(post(chunks, "Transfer-Encoding: Chunked"))
     assert (status, json.loads(body)["data"]["name"]) == (200, "x")
     assert client.ask(get())[0] == 200
@@ -344,7 +346,7 @@ CREATES = post(BODY, f"Content-Length: {len(BODY)}")
     [
         get("/healthz", "Transfer-Encoding: chunked") + b"%x\r\n" % len(CREATES) + CREATES + b"\r\n0\r\n\r\n",
         get("/healthz", "Transfer-Encoding: chunked") + CREATES,
-        get("/healthz", "Expect: 100-continue", f"Content-Length: {len(CREATES)}") + CREATES,
+        get("/healthz", "Expect: 100-continue", f"Content-Length: {len(CREATES) + 1}") + CREATES,
     ],
     ids=["chunks", "no chunks", "after 100 Continue"],
 )
@@ -454,7 +456,7 @@ BAD_REQUESTS = {
     "a blank in the target": b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
     "NUL in the target": b"GET /a\x00b HTTP/1.1\r\nHost: x\r\n\r\n",
     "an authority as the target": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "an asterisk as the target": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an asterisk as the target": b"GET * HTTP/1.1\r\nHost: x\r\n\r\n",
     "another scheme": b"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n",
     "a fragment in the target": b"GET /healthz#x HTTP/1.1\r\nHost: x\r\n\r\n",
     "a user in the authority": b"GET http://u@x/healthz HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -787,7 +789,7 @@ def test_sigterm_lets_a_body_arrive_and_then_ends_the_process(tmp_path: Path) ->
 def test_an_idle_server_stops_at_once(projects_app: ProjectsApp) -> None:
     def seconds_to_stop() -> float:
         with Server("127.0.0.1", 0, projects_app) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 10})
+            thread = threading.Thread(target=server.serve_forever)
             thread.start()
             with contextlib.closing(Client(server)) as client:
                 assert client.ask(get())[0] == 200
@@ -822,7 +824,7 @@ def stuck(environ, start_response):
     threading.Event().wait()
 
 with server.Server("127.0.0.1", 0, stuck) as stuck_server:
-    threading.Thread(target=stuck_server.serve_forever, args=(0.01,)).start()
+    threading.Thread(target=stuck_server.serve_forever).start()
     clients = [socket.create_connection((stuck_server.host, stuck_server.port)) for _ in range(2)]
     for client in clients:
         client.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
@@ -884,21 +886,43 @@ def test_a_process_that_may_open_any_number_of_files_serves_clients(
         assert client.ask(get())[0] == 200
 
 
-def test_without_threads_a_client_is_sent_away_and_the_next_one_is_served(
+def test_without_threads_only_what_has_to_be_waited_for_is_refused(
     projects_app: ProjectsApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(projects_app, max_connections=1) as server:
+    with serving(projects_app) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(contextlib.closing(Client(server))) for _ in range(3)]
         size = threading.stack_size(2**46)  # more than there is
         try:
-            with contextlib.closing(Client(server)) as client:
-                assert client.is_closed()
+            assert clients[0].ask(get())[0] == 200
+            assert clients[1].ask(post(BODY, LENGTH))[0] == 200
+            status, headers, _ = clients[2].ask(post(BODY[:-1], LENGTH))
+            assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
         finally:
             threading.stack_size(size)
-        with contextlib.closing(Client(server)) as client:
-            assert client.ask(get())[0] == 200
+        assert clients[1].ask(post(BODY, LENGTH))[0] == 409
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
     assert record.getMessage() == "the connection from 127.0.0.1 is closed: can't start new thread"
     assert not record.exc_info
+
+
+def test_without_threads_a_client_that_does_not_read_is_disconnected_and_others_are_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def long(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"x" * (50_000_000 if environ["PATH_INFO"] == "/long" else 1)]
+
+    with serving(long) as server, contextlib.ExitStack() as stack:
+        idle, other = (stack.enter_context(contextlib.closing(Client(server))) for _ in range(2))
+        size = threading.stack_size(2**46)
+        try:
+            idle.send(get("/long"))
+            assert other.ask(get())[0] == 200
+            with pytest.raises(AssertionError):
+                assert len(idle.receive()[2]) == 50_000_000
+        finally:
+            threading.stack_size(size)
+    assert "can't start new thread" in caplog.text
 
 
 def test_a_closed_server_refuses_clients_even_if_its_socket_is_still_open_elsewhere(
@@ -968,7 +992,7 @@ def test_an_error_in_the_server_itself_is_logged_and_ends_one_connection(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch, contextlib.closing(Client(server)) as client:
-        patch.setattr(bundled._Request, "read_head", broken)
+        patch.setattr(bundled, "parse_head", broken)
         client.send(get())
         assert client.is_closed()
     with contextlib.closing(Client(server)) as client:

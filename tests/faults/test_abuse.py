@@ -85,7 +85,7 @@ def test_a_client_is_served_at_once_among_500_that_stall(process: Process) -> No
             assert process.ask("GET", "/v1/projects")[0] == 200
             longest = max(longest, time.monotonic() - began)
         assert longest < 2  # seconds
-        assert status(process, "Threads") > STALLED / 2, "they did not stall"
+        assert status(process, "Threads") < 10, "a connection that stalls costs a thread"
         print(f"{STALLED} connections stalled, another was answered in {longest:.3f} s at most")
 
 

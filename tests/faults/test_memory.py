@@ -115,9 +115,7 @@ def test_sigterm_ends_a_server_whose_log_nobody_reads(tmp_path: Path) -> None:
             popen.kill()
 
 
-def test_a_connection_for_which_no_thread_is_to_be_had_is_closed_with_one_line_in_the_log(
-    tmp_path: Path,
-) -> None:
+def test_a_request_for_which_no_thread_is_to_be_had_is_503_with_one_line_in_the_log(tmp_path: Path) -> None:
     # Of so large stacks, there is room for three or four, and then for all else.
     with limited_server(tmp_path, 5_000_000, stack=1_000_000) as process:
         with contextlib.ExitStack() as stack:
@@ -125,17 +123,19 @@ def test_a_connection_for_which_no_thread_is_to_be_had_is_closed_with_one_line_i
                 stack.enter_context(socket.create_connection((process.host, process.port), 10))
                 for _ in range(10)
             ]
-            time.sleep(0.5)
-            closed = 0
             for client in clients:
-                client.settimeout(0.01)
+                client.sendall(post("x", "")[:-1])  # a thread must wait for the last byte
+            refused = 0
+            for client in clients:
+                client.settimeout(1.5)
                 with contextlib.suppress(socket.timeout):
-                    closed += client.recv(1) == b""
-            assert 5 <= closed < 10
+                    refused += client.recv(12) == b"HTTP/1.1 503"
+            assert 5 <= refused < 10
+            assert answer(process, GET)[9:12] == b"200"
         assert is_answered(process, post("after", ""))
     assert process.popen.returncode == 0
     lines = process.log.splitlines()
-    assert len(lines) >= closed
+    assert len(lines) >= refused
     for line in lines:
         assert line.endswith(" the connection from 127.0.0.1 is closed: can't start new thread")
 
