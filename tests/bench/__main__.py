@@ -22,7 +22,7 @@ from . import in_process, scale, served, start
 from .files import Files, time_syncs
 from .measure import FULL, SMOKE, print_table
 
-PEERS = ("falcon", "bottle", "flask", "waitress", "gunicorn")
+PEERS = ("falcon", "bottle", "flask", "waitress", "gunicorn", "granian")
 
 
 def main() -> None:

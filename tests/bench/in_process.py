@@ -158,7 +158,7 @@ def cases(sizes: Sizes) -> dict[str, Case]:
 
     return {
         "get by id": Case(
-            lambda n: make_environ("GET", path(first + n * 7 % most)), floor.get_by_id, 1.8, 0.75
+            lambda n: make_environ("GET", path(first + n * 7 % most)), floor.get_by_id, 1.7, 0.75
         ),
         "get by name": Case(
             lambda n: make_environ("GET", f"/v1/projects/{name_of(first + n * 7 % most)}"),

@@ -9,9 +9,12 @@ import contextlib
 import json
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterable
 from typing import NamedTuple
+
+TIMEOUT = 30  # seconds
 
 
 class Load(NamedTuple):
@@ -37,14 +40,18 @@ def make_request(method: str, path: str, body: object = None) -> bytes:
 
 
 def connect(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    # Python's own timeout would cost a system call before each read and write; the kernel's costs none.
+    connection.settimeout(None)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", TIMEOUT, 0))
     return connection
 
 
 def receive(connection: socket.socket, ending: bytes) -> bytes:
     """Return an answer, which must be a 200; ending: what it ends with, and only there."""
-    answer = b""
+    answer = connection.recv(65_536)
     while not answer.endswith(ending):
         piece = connection.recv(65_536)
         assert piece, f"the connection ended after {answer!r}"
@@ -53,36 +60,42 @@ def receive(connection: socket.socket, ending: bytes) -> bytes:
     return answer
 
 
-def load(port: int, requests: Iterable[bytes], ending: bytes, connections: int, seconds: float) -> Load:
+def load(port: int, requests: Iterable[tuple[bytes, bytes]], connections: int, seconds: float) -> Load:
     """Send requests over kept connections, the next when the last is answered, until the time is over.
 
-    ending: what each answer ends with, and only there. Each connection's first request is not counted.
+    requests: each with what its answer ends with, and only there. Each connection's first is not counted.
     """
     waiting = iter(requests)
+    clock = time.perf_counter
     latencies = []
     with contextlib.ExitStack() as stack:
         poll = stack.enter_context(select.epoll())
         sockets: dict[int, socket.socket] = {}
         for _ in range(connections):
             connection = stack.enter_context(connect(port))
-            connection.sendall(next(waiting))
+            request, ending = next(waiting)
+            connection.sendall(request)
             receive(connection, ending)
             poll.register(connection, select.EPOLLIN)
             sockets[connection.fileno()] = connection
         sent = {}
-        begin = now = time.perf_counter()
+        begin = now = clock()
         for number, connection in sockets.items():
-            sent[number] = time.perf_counter()
-            connection.sendall(next(waiting))
+            request, ending = next(waiting)
+            sent[number] = connection, ending, clock()
+            connection.sendall(request)
         while sent:
-            for number, _ in poll.poll():
-                receive(sockets[number], ending)
-                now = time.perf_counter()
-                latencies.append(now - sent.pop(number))
-                request = next(waiting, None) if now - begin < seconds else None
-                if request is not None:
-                    sent[number] = time.perf_counter()
-                    sockets[number].sendall(request)
+            ready = poll.poll(TIMEOUT)
+            assert ready, f"nothing was answered for {TIMEOUT} s"
+            for number, _ in ready:
+                connection, ending, start = sent.pop(number)
+                receive(connection, ending)
+                now = clock()
+                latencies.append(now - start)
+                if now - begin < seconds:
+                    request, ending = next(waiting)
+                    sent[number] = connection, ending, clock()
+                    connection.sendall(request)
         return Load(now - begin, latencies)
 
 

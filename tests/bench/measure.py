@@ -61,19 +61,26 @@ SMOKE = Sizes(
 
 
 class Check(NamedTuple):
-    """A measured value, in words with {} in its place, and the limit that it must keep.
+    """A measured value, in words with {} in its place, and the limit that it must keep; None: any is good.
 
     at_least: whether the limit is the least value, and not the largest.
     """
 
     words: str
     value: float
-    limit: float
+    limit: float | None
     at_least: bool = False
 
     @property
-    def is_kept(self) -> bool:
-        return self.value >= self.limit if self.at_least else self.value <= self.limit
+    def limit_text(self) -> str:
+        return "-" if self.limit is None else f"{'>=' if self.at_least else '<='} {self.limit:g}"
+
+    @property
+    def verdict(self) -> str:
+        if self.limit is None:
+            return "-"
+        is_kept = self.value >= self.limit if self.at_least else self.value <= self.limit
+        return "yes" if is_kept else "**no**"
 
 
 class Row(NamedTuple):
@@ -136,8 +143,8 @@ def print_table(table: Table, wanted: Callable[[str], object], *, judges: bool) 
         assert set(row.figures) <= set(table.columns), what
         cells = [row.figures.get(column, "") for column in table.columns]
         measured = [check.words.format(f"{check.value:.2f}") for check in row.checks]
-        limits = [f"{'>=' if check.at_least else '<='} {check.limit:g}" for check in row.checks]
-        reached = ["yes" if check.is_kept else "**no**" for check in row.checks if judges]
+        limits = [check.limit_text for check in row.checks]
+        reached = [check.verdict for check in row.checks if judges]
         print_row([what, *cells, ", ".join(measured), ", ".join(limits), ", ".join(reached)])
     return len(rows)
 

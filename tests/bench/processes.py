@@ -34,7 +34,8 @@ def bundled_with_log(file: Path, port: int) -> list[str]:
 def waitress(file: Path, port: int) -> list[str]:
     program = (
         "import sys, waitress; from tests.bench.contenders.falcon_app import make_app;"
-        " waitress.serve(make_app(sys.argv[1]), listen=sys.argv[2], threads=4)"
+        " waitress.serve(make_app(sys.argv[1]), listen=sys.argv[2], threads=4,"
+        " connection_limit=1000)"  # of 100 by default, the others would wait
     )
     return ["-c", program, str(file), f"127.0.0.1:{port}"]
 
@@ -42,6 +43,20 @@ def waitress(file: Path, port: int) -> list[str]:
 def gunicorn(file: Path, port: int) -> list[str]:
     app = f"tests.bench.contenders.falcon_app:make_app({str(file)!r})"
     return ["-m", "gunicorn", "--workers", "1", "--threads", "4", "--bind", f"127.0.0.1:{port}", app]
+
+
+def granian(file: Path, port: int, package: str = "tests.bench.contenders.falcon_app") -> list[str]:
+    """package: whose make_app makes the application."""
+    program = (
+        f"import sys; from granian import Granian; from {package} import make_app;"
+        " Granian(sys.argv[1], port=int(sys.argv[2]), interface='wsgi', blocking_threads=4,"
+        " log_enabled=False).serve(target_loader=make_app)"  # which is called with the first argument
+    )
+    return ["-c", program, str(file), str(port)]
+
+
+def granian_with_ours(file: Path, port: int) -> list[str]:
+    return granian(file, port, "projects_wsgi")
 
 
 def barest(file: Path, port: int) -> list[str]:

@@ -69,8 +69,8 @@ def table(sizes: Sizes, files: Files) -> Table:
         "Start and memory",
         list(SERVERS),
         {
-            "first answer after exec": lambda: row("seconds", "{:.0f} ms", 1000, 1.5),
-            "memory after it": lambda: row("memory", "{:.1f} MiB", 1, 1.2),
+            "first answer after exec": lambda: row("seconds", "{:.0f} ms", 1000, 1.1),
+            "memory after it": lambda: row("memory", "{:.1f} MiB", 1, 1.0),
             f"memory after {sizes.requests:,} more": lambda: row("later_memory", "{:.1f} MiB", 1, 1.2),
             "first answer of a live_server in a test": lambda: measure_live_server(sizes),
         },
