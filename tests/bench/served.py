@@ -116,8 +116,8 @@ def get_page(project: int) -> tuple[bytes, bytes]:
 def changed_pages(connection: sqlite3.Connection, project: int) -> Iterator[tuple[bytes, bytes]]:
     """Ask for each page of 100 that holds a project in turn; change the project before each request.
 
-    A page is asked for again when 100 changes were made to it, more than there are connections: no server
-    can answer it with what it remembers.
+    When a page is asked for again, 100 changes were made to it, more than there are connections: no server
+    can answer with what it remembers.
     """
     pages = [get_page(first) for first in range(project, project + 100)]
     for number in itertools.count():
@@ -150,7 +150,7 @@ def measure_changed_pages(sizes: Sizes, files: Files, connections: int) -> Row:
 
 
 def measure_same_page(sizes: Sizes, files: Files, connections: int) -> Row:
-    page = get_page(sizes.few // 2)
+    page = make_request("GET", "/v1/projects?limit=100"), get_page(sizes.few)[1]
     loads = load_all(
         sizes,
         files,
