@@ -1,4 +1,4 @@
-"""The client of the servers: raw sockets, requests made beforehand, the least parsing.
+"""The client of the servers: raw sockets, the least parsing.
 
 It runs outside the servers' processes, so that what it costs is not theirs.
 """
