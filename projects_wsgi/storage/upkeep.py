@@ -24,6 +24,7 @@ from .sqlite.log import check_log, mark_copy
 Progress = Callable[[int, int], object]
 
 _STEP_PAGES = 1_000  # after which progress is told
+_RESTORED_PAGES = 50  # likewise; fewer than a cache holds, so that the first are not in the file at once
 _RETRY_SECONDS = 0.001  # among many writers, a longer wait would miss every gap
 _BUSY_STATUSES = (5, 6)  # SQLITE_BUSY and SQLITE_LOCKED
 
@@ -215,7 +216,9 @@ def replace(source: Session, session: Session, progress: Progress | None = None)
             # From here on, nobody else makes projects; SQLite hands on what is changed in source.
             is_locked = True
             if database.path != MEMORY:
-                reader = database.session(session.deadline, READ)
+                # Without the log, this process has locked all others out.
+                mode = READ if database.is_concurrent else READ_UNCHANGING
+                reader = database.session(session.deadline, mode)
                 with closing(reader.connection):
                     used.append(_last_id(reader))
             source.execute(
@@ -227,7 +230,7 @@ def replace(source: Session, session: Session, progress: Progress | None = None)
     (pages,) = source.execute("PRAGMA page_count").fetchone()
     # Not all pages in the first step, after which the transaction would be over.
     source.connection.backup(
-        session.connection, pages=min(_STEP_PAGES, pages - 1), progress=tell, sleep=_RETRY_SECONDS
+        session.connection, pages=min(_RESTORED_PAGES, pages - 1), progress=tell, sleep=_RETRY_SECONDS
     )
     with contextlib.suppress(sqlite3.OperationalError):  # others are reading
         session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -99,3 +99,16 @@ def test_a_file_system_that_sqlite_itself_knows_to_be_without_is_served(
     with caplog.at_level(logging.WARNING), closing(SQLiteStore(file)) as store:
         assert store.create("agent") == store.get("agent")
     assert "write-ahead log" in caplog.text
+
+
+def test_a_backup_is_restored_and_no_id_is_used_again(file: Path) -> None:
+    refuse_wal(file)
+    with closing(SQLiteStore(file)) as store:
+        store.create("kept")
+        for number in range(300):  # more than one step of restoring
+            store.create(f"kept {number}", "x" * 3_000)
+        store.backup(file.with_name("backup.db"))
+        last = store.create("lost").id
+        store.restore(file.with_name("backup.db"))
+        assert store.list_rows()[0][1] == "kept 299"
+        assert store.create("new").id == last + 1
