@@ -14,6 +14,9 @@ from .wsgi import TEXT, Environ, HTTPError, Request, Response, StartResponse, re
 
 logger = logging.getLogger("projects_wsgi")
 
+_MAX_REMEMBERED_PAGES = 64
+_MAX_REMEMBERED_SIZE = 131_072  # bytes of a page and its query; so 8 MiB in all
+
 
 class ProjectsApp:
     """The projects API of Phoenix as a WSGI callable over a store; see make_app, which makes it.
@@ -44,6 +47,7 @@ class ProjectsApp:
         self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
         self._authenticate = authenticate
         self.needs_key = needs_key
+        self._pages: dict[tuple[object, str], bytes] = {}  # by the store's version and the query
         # Functions, not bound methods, which would keep a dropped application and its store alive.
         app = type(self)
         refuse = app.refuse_write if read_only else None
@@ -88,13 +92,22 @@ class ProjectsApp:
         return response.send(start_response, self.common_headers, with_body=not is_head)
 
     def list_projects(self, request: Request) -> Response:
-        """Answer with a page of projects, newest first."""
-        page = wire.parse_page_parameters(request.query, self.max_page_size)
-        # One row more than the page holds tells whether and where the next one starts.
-        rows = self.store.list_rows(
-            page.start_id, page.limit + 1, page.name_contains, page.kinds, self.max_page_bytes
-        )
-        return Response(200, wire.JSON, wire.render_page(rows, page.limit, self.max_page_bytes))
+        """Answer with a page of projects, newest first: the same bytes while nothing changes."""
+        query = request.query
+        version = self.store.version()  # before the rows: a page may be newer than that says, but not older
+        body = self._pages.get((version, query))
+        if body is None:
+            page = wire.parse_page_parameters(query, self.max_page_size)
+            # One row more than the page holds tells whether and where the next one starts.
+            rows = self.store.list_rows(
+                page.start_id, page.limit + 1, page.name_contains, page.kinds, self.max_page_bytes
+            )
+            body = wire.render_page(rows, page.limit, self.max_page_bytes)
+            if version is not None and len(query) + len(body) <= _MAX_REMEMBERED_SIZE:
+                if len(self._pages) >= _MAX_REMEMBERED_PAGES:
+                    self._pages.clear()
+                self._pages[version, query] = body
+        return Response(200, wire.JSON, body)
 
     def create_project(self, request: Request) -> Response:
         """Make a project and answer with it."""

@@ -91,6 +91,11 @@ class Store(ABC):
             raise model.ProjectNotFound(key)
         return row
 
+    def version(self) -> object:
+        """Return what is another value after every change of whomever; None if the engine cannot tell."""
+        with self._reading() as session:
+            return self._version(session)
+
     def ping(self) -> None:
         """Return when the store answers; raise StoreError when it does not."""
         with self._reading() as session:
@@ -227,6 +232,10 @@ class Store(ABC):
     @abstractmethod
     def _remove(self, session: Session, project_id: int) -> bool:
         """Delete a project; tell whether a row was deleted."""
+
+    def _version(self, session: Session) -> object:
+        """Return what version does."""
+        return None
 
     @abstractmethod
     def _begin(self, session: Session, growth: int | None) -> None:

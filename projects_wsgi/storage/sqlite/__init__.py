@@ -83,6 +83,7 @@ class SQLiteStore(Store):
         if self._database.is_concurrent:
             readers = Pool(self._database, _MAX_READERS, busy_timeout)
             searchers = Pool(self._database, _MAX_SEARCHERS, busy_timeout)
+        self._restorations = 0
         super().__init__(
             readers,
             searchers,
@@ -121,6 +122,7 @@ class SQLiteStore(Store):
             Loan(self._writers, self._busy_timeout) as session,
         ):
             upkeep.replace(source, session, progress)
+            self._restorations += 1
 
     # What the base class asks of an engine
 
@@ -176,6 +178,12 @@ class SQLiteStore(Store):
 
     def _remove(self, session: Session, project_id: int) -> bool:
         return bool(session.execute("DELETE FROM projects WHERE id = ?", (project_id,)).rowcount)
+
+    def _version(self, session: Session) -> object:
+        # Of other connections' changes the pragma tells (sqlite.org/pragma.html#pragma_data_version), of this
+        # one's own the counts.
+        (others,) = session.execute("PRAGMA data_version").fetchone()
+        return session.connection, others, session.connection.total_changes, self._restorations
 
     def _begin(self, session: Session, growth: int | None) -> None:
         self._database.begin(session, growth)

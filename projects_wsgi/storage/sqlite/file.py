@@ -101,10 +101,17 @@ class File(Database):
         return session.connection
 
     def check(self, session: Session) -> None:
+        # At every reading; so without a call of identity_of.
         now = time.monotonic()
-        if now >= self._next_look or identity_of(self.path) != self._files[0]:
-            self.check_files(session)
-            self._next_look = now + _LOOK_SECONDS
+        if now < self._next_look:
+            try:
+                status = os.stat(self.path)
+                if (status.st_dev, status.st_ino) == self._files[0]:
+                    return
+            except OSError:
+                pass  # check_files knows what to say
+        self.check_files(session)
+        self._next_look = now + _LOOK_SECONDS
 
     def disconnect(self, connection: Any) -> None:
         if self._files[1] and identity_of(self._log) not in (None, self._files[1]):
