@@ -1,13 +1,14 @@
 """The bundled HTTP/1.1 server: one thread leads, the others follow.
 
-The leader waits for all connections at once, and answers by itself what is quick: a GET whose head has come.
-It never waits for anything else. What may take its time (a change, a body that has yet to come, an answer
-that a client does not read) it keeps for itself, after it has taken that connection out of the loop and left
-the lead to a follower: a thread that waits for just that, started when there is none. When it is done, it
-gives the connection back and follows. If an answer takes longer than expected, the watch, which is the thread
-in serve_forever(), leaves the lead to a follower in the leader's name. So each slow request takes a thread,
-a quick one or an idle connection none. One lock, _change, makes all of this one step: who leads, what call
-is under way, how many follow. An answer is collected in memory before it is sent, so it must fit there.
+The leader waits for all connections at once, and answers by itself what is quick: a GET that has come whole.
+It waits for nothing else. What may take its time (a change, a body that has yet to come, an answer that a
+client does not read) it keeps: it takes that connection out of the loop and leaves the lead to a follower, a
+thread that waits for just that and is started when there is none. Once it is done, it gives the connection
+back to the loop, and follows. Where an answer takes longer than expected, the watch, which is the thread in
+serve_forever(), leaves the lead to a follower in the leader's name. So a slow request takes a thread of its
+own, and a quick one or an idle connection none. The lock _change makes each of these one step: who leads,
+which call of the application is under way, how many follow. An answer is collected in memory before it is
+sent, so the answers of the application must fit there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import functools
 import io
 import logging
 import os
-import select
+import selectors
 import socket
 import sys
 import threading
@@ -26,11 +27,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Callable
+from typing import Any, Callable, cast
 
 from .http1 import Body, BodyError, find_head, parse_head, render_answer, request_line
 from .options import TIMEOUT
-from .wsgi import TEXT, Environ, HTTPError, Response, WSGIApplication
+from .wsgi import TEXT, Environ, Headers, HTTPError, Response, StartResponse, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
 
@@ -38,20 +39,17 @@ MAX_CONNECTIONS = 2_000
 RESERVED_DESCRIPTORS = 100  # left to the application, whose database needs some
 LINGER_SECONDS = 2.0
 GRACE_SECONDS = 5.0
-_PATIENCE_SECONDS = 0.005  # that a leader may take for an answer
-_QUIET_LOOKS = 20  # after which the watch sleeps
+_PATIENCE_SECONDS = 0.005  # that the leader may take for an answer
+_WARY_SECONDS = 1.0  # for which a new client is expected to ask for what takes long, after another did
+_QUIET_LOOKS = 20  # without a call, after which the watch sleeps
 _MAX_FOLLOWERS = 64
 _FOLLOW_SECONDS = 2.0  # after which a follower that was not needed ends
-_BIRTH_SECONDS = 1.0  # for which to wait for a new thread: without memory it may die before it begins
+_BIRTH_SECONDS = 1.0  # that a new thread may take to begin: without memory it may die before
 _BREATH_SECONDS = 0.02  # until the next try, if there was no memory
 _LOOK_SECONDS = 0.005  # between two looks at whether something has ended
-_PIECE_SIZE = 65_536  # received at a time
-_SENT_SIZE = 262_144  # sent at a time to a client that reads slowly
-_BACKLOG = 1_024
-_ALL_METHODS = Response(204, headers=[("Allow", "GET, HEAD, OPTIONS, POST, PUT, DELETE")])
-_NO_THREAD = HTTPError(503, "The server can start no thread for this; try again", [("Retry-After", "1")])
-
-Job = Callable[[], object]
+_PIECE_SIZE = 65_536  # bytes received at a time
+_SENT_SIZE = 262_144  # bytes sent at a time to a client that reads slowly
+_BACKLOG = 1_024  # clients that wait to be accepted
 
 
 class Server:
@@ -59,7 +57,7 @@ class Server:
 
     host: a name or address to listen at, IPv4 or IPv6. port: 0 takes a free one.
     timeout: seconds that a connection may be idle, and that one request may take to arrive.
-    headers: sent with the answers to requests that are refused before they reach the application.
+    headers: sent with the answers that the application does not give.
     is_shared: whether other processes listen at the same port.
     url: the address at which it listens. is_local: whether only this machine can reach it.
     Raises OSError if it cannot listen there.
@@ -102,33 +100,33 @@ class Server:
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
         }
+        # The leader's
+        self._selector = selectors.DefaultSelector()
+        self._connections: set[_Connection] = set()
+        self._ready: deque[_Connection] = deque()  # those whose next request may have come with the last
         self._max_connections = _most_connections()
-        self._look_seconds = min(1.0, max(timeout / 4, _LOOK_SECONDS))  # between two looks at deadlines
-        # The leader's alone
-        self._selector: Any = select.epoll() if hasattr(select, "epoll") else _Selector()
-        self._waker, self._sleeper = socket.socketpair()
-        self._connections: dict[int, _Connection] = {}  # by the number of the descriptor
-        self._ready: deque[_Connection] = deque()  # those with a request that came with an earlier one
         self._is_accepting = False
+        self._look_seconds = min(1.0, max(timeout / 4, _LOOK_SECONDS))  # between two looks at deadlines
         self._next_look = 0.0
-        # Everybody's
-        self._returned: deque[_Connection] = deque()  # from those that kept them
+        # Every thread's
         self._change = threading.Lock()
-        self._lead = threading.Lock()  # the leader's, whoever releases it
+        self._lead = threading.Lock()  # held by who leads; until there is a first leader, by nobody
         self._lead.acquire()
         self._leader = 0  # the thread that leads
-        self._call: tuple[float, _Connection] | None = None  # when the leader called the application
-        self._followers = 0
-        self._threads = 0
+        # When the leader called the application, and for whom
+        self._call: tuple[float, _Connection] | None = None
+        self._wary_until = 0.0
+        self._followers = self._threads = 0
+        self._returned: deque[_Connection] = deque()  # from the threads that kept them
+        self._waker, self._sleeper = socket.socketpair()
+        self._attention = threading.Event()  # wakes the watch
         self._is_watching = True
-        self._attention = threading.Event()
-        self.is_stopping = False
+        self.is_stopping = self._is_serving = self._is_calm = self._is_over = False
         self._stops_at = 0.0
-        self._is_serving = self._is_calm = self._is_over = False
-        self._waker.setblocking(False)
-        self._sleeper.setblocking(False)
-        self._selector.register(self._sleeper.fileno(), 1)
-        self._watch_listener()
+        for end in (self._waker, self._sleeper):
+            end.setblocking(False)
+        self._selector.register(self._sleeper, selectors.EVENT_READ)
+        self._listen_again()
         _open_servers().add(self)
 
     def __enter__(self) -> Server:
@@ -138,25 +136,24 @@ class Server:
         self.server_close()
 
     def serve_forever(self) -> None:
-        """Serve until shutdown() is called from another thread, and what had begun then is over."""
+        """Serve until shutdown() is called from another thread, and what had begun by then is over."""
         with self._change:
-            if self.is_stopping:
-                return
-            self._is_serving = True
+            self._is_serving = not self.is_stopping
         try:
-            self._start_follower()
-            self._lead.release()
-            self._watch()
+            if self._is_serving:
+                self._start_follower()
+                self._lead.release()
+                self._watch()
         finally:
             self._is_serving = False
 
     def shutdown(self) -> None:
-        """Accept no more clients, and close the idle connections; return when that is done."""
+        """Refuse clients from now on, and close idle connections; return when that is done."""
         with self._change:
             if not self.is_stopping:
                 self._stops_at = time.monotonic() + GRACE_SECONDS
             self.is_stopping = True
-        # On Linux, clients are refused even if another process has a copy of the socket. On other systems
+        # On Linux, this refuses clients even if another process has a copy of the socket. On other systems
         # it may be an error.
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
@@ -168,26 +165,41 @@ class Server:
         self.shutdown()
         self._wait_while(lambda: self._is_serving or self._threads > 0)
         self._is_over = True
-        for connection in list(self._connections.values()):
-            connection.close()
+        for connection in list(self._connections):
+            connection.hang_up()
+        self._close_sockets()
+
+    def _wait_while(self, condition: Callable[[], bool]) -> None:
+        while condition() and time.monotonic() < self._stops_at + 2 * _LOOK_SECONDS:
+            time.sleep(_LOOK_SECONDS)
+
+    def _close_sockets(self) -> None:
+        for connection in list(self._connections):
+            connection.socket.close()
+        self._connections.clear()
         for each in (self.socket, self._selector, self._waker, self._sleeper):
             each.close()
 
-    def _wait_while(self, condition: Callable[[], bool]) -> None:
-        while condition() and time.monotonic() < self._stops_at + _LOOK_SECONDS * 10:
-            time.sleep(_LOOK_SECONDS)
+    def forget(self) -> None:
+        """In a forked child: close the copies of all sockets; the parent's clients notice nothing."""
+        self.is_stopping = self._is_over = True
+        self._is_serving = False
+        self._threads = 0
+        self._change, self._lead = threading.Lock(), threading.Lock()  # another thread may have held them
+        self._lead.acquire()
+        self._close_sockets()
 
-    # Threads: the watch, the leader, those that follow
+    # Who leads
 
     def _watch(self) -> None:
-        """Look after the leader until all is over; while nothing is called, sleep."""
+        """Look after the leader until all is over. While nothing is called, sleep."""
         quiet_looks = 0
         while not self._is_over:
             time.sleep(_PATIENCE_SECONDS)
             call = self._call
             quiet_looks = 0 if call else quiet_looks + 1
             if call and time.monotonic() - call[0] >= _PATIENCE_SECONDS:
-                call[1].is_slow = True
+                self.note_slow(call[1])
                 with contextlib.suppress(RuntimeError, MemoryError):  # the leader will do without
                     self._leave_lead()
             elif quiet_looks > _QUIET_LOOKS:
@@ -197,22 +209,25 @@ class Server:
                     self._attention.wait()
                 self._is_watching = True
 
-    def _leave_lead(self) -> bool:
-        """Leave the lead to a follower, and the connection that is called for to the leader, whoever that is.
+    def note_slow(self, connection: _Connection) -> None:
+        """Expect that the next request of this client takes long as well, and those of new ones for a while."""
+        connection.is_slow = True
+        self._wary_until = time.monotonic() + _WARY_SECONDS
 
-        Tell whether that was done. Raises RuntimeError, MemoryError if there is no follower to be had.
+    def _leave_lead(self) -> None:
+        """Leave the lead to a follower, and the connection of the call to the thread that leads now.
+
+        Raises RuntimeError, MemoryError if there is no follower to be had.
         """
         self._start_follower()
         with self._change:
-            if not (self._followers and self._call):  # the one has ended, or the other
-                return False
-            connection = self._call[1]
-            self._selector.unregister(connection.number)
-            connection.is_kept = True
-            self._call = None
-            self._leader = 0
-            self._lead.release()
-            return True
+            if self._followers and self._call:  # both may have ended in the meantime
+                _, connection = self._call
+                self._selector.unregister(connection.socket)
+                connection.is_kept = True
+                self._call = None
+                self._leader = 0
+                self._lead.release()
 
     def _start_follower(self) -> None:
         """Start a thread if none follows. Raises RuntimeError, MemoryError."""
@@ -227,15 +242,15 @@ class Server:
             time.sleep(0)
 
     def _follow(self) -> None:
-        """Wait for the lead, serve, and do what this thread has kept, until there is no need for it."""
+        """Wait for the lead, lead, and do what this thread has kept, until it is not needed."""
         with self._change:
             self._threads += 1
         while self._await_lead():
-            job = self._serve_all()
-            if job is None:
+            connection = self._serve_all()
+            if connection is None:
                 self._lead.release()
                 break
-            job()
+            self._finish(connection)
         with self._change:
             self._threads -= 1
 
@@ -246,158 +261,144 @@ class Server:
             self._followers += 1
         leads = self._lead.acquire(timeout=_FOLLOW_SECONDS)
         with self._change:
-            # Whoever has left the lead to this one in the meantime did so with this lock held.
+            # Whoever has left the lead to this thread since then did so with this lock held.
             leads = leads or self._lead.acquire(blocking=False)
             self._followers -= 1
             if leads:
                 self._leader = _thread.get_ident()
             return leads
 
-    # What the leader does, and never waits
+    # What the leader does, without waiting
 
-    def _serve_all(self) -> Job | None:
-        """Serve all clients. Return what may take its time, when another thread leads; None: all is over."""
+    def _serve_all(self) -> _Connection | None:
+        """Serve all clients. Return a connection that this thread keeps: another leads. None: all is over."""
         while not self._is_over:
-            connection = None
             try:
-                for number, _ in self._selector.poll(self._most_seconds()):
-                    connection = self._connections.get(number)
-                    if connection is not None:
-                        job = self._receive(connection)
-                        if job is not None:
-                            return job
-                    elif number == self._sleeper.fileno():
-                        self._take_back()
-                    else:
-                        self._accept_clients()
-                for _ in range(len(self._ready)):
-                    connection = self._ready.popleft()
-                    job = self._serve(connection)
-                    if job is not None:
-                        return job
-                connection = None
+                # First what would never have its turn if each time something that came made this return.
                 if self.is_stopping or time.monotonic() >= self._next_look:
                     self._look()
+                for waiting, serve in ((self._returned, self._take_back), (self._ready, self._serve)):
+                    for _ in range(len(waiting)):
+                        connection = waiting.popleft()
+                        if self._attempt(serve, connection):
+                            return connection
+                for key, _ in self._selector.select(self._most_seconds()):
+                    if key.data is None:
+                        self._accept_clients()
+                    elif self._attempt(self._receive, key.data):
+                        return cast(_Connection, key.data)
             except Exception as error:
-                if connection is None:
-                    logger.error("the server has failed, and goes on", exc_info=error)
-                    time.sleep(_BREATH_SECONDS)
-                elif (job := self._drop(connection, error)) is not None:
-                    return job
+                _log_failure(error, "the server", "goes on")
+                time.sleep(_BREATH_SECONDS)
         return None
 
+    def _attempt(self, serve: Callable[[_Connection], bool], connection: _Connection) -> bool:
+        """Serve a connection; end it if that fails. Tell whether this thread keeps it."""
+        try:
+            return serve(connection)
+        except Exception as error:
+            connection.is_over = True
+            leads = self._end_call()
+            _log_failure(error, f"the connection from {connection.address}", "is closed")
+            if leads:
+                self._close(connection)
+            return not leads
+
     def _most_seconds(self) -> float | None:
-        """Return how long to wait for something to come. None: for ever."""
-        if self._ready:
+        """Return how long to wait until something comes; None: for ever."""
+        if self._ready or self._returned:
             return 0
         if self.is_stopping:
             return _LOOK_SECONDS
         return self._look_seconds if self._connections or not self._is_accepting else None
 
     def _accept_clients(self) -> None:
-        """Accept those that wait. If there is no room, or no descriptor left, look again later."""
+        """Accept all who wait, if there is room for them, and descriptors. It may be called for nothing."""
+        with contextlib.suppress(BlockingIOError):
+            self._sleeper.recv(_PIECE_SIZE)
         try:
-            while len(self._connections) < self._max_connections:
+            while self._is_accepting and len(self._connections) < self._max_connections:
                 client, address = self.socket.accept()
-                connection = _Connection(client, address[0], time.monotonic() + self.timeout)
-                self._selector.register(connection.number, 1)
-                self._connections[connection.number] = connection
-        except (BlockingIOError, ConnectionError):
+                connection = _Connection(self, client, address[0])
+                connection.is_slow = time.monotonic() < self._wary_until
+                self._selector.register(client, selectors.EVENT_READ, connection)
+                self._connections.add(connection)
+        except (BlockingIOError, ConnectionError):  # no more of them, or one that has gone
             return
         except OSError:
             pass
-        self._watch_listener(False)
+        self._listen_again(False)  # until a connection is closed, or the next look
 
-    def _watch_listener(self, is_wanted: bool = True) -> None:
-        is_wanted = is_wanted and not self.is_stopping
+    def _listen_again(self, is_wanted: bool = True) -> None:
         if is_wanted and not self._is_accepting:
-            self._selector.register(self.socket.fileno(), 1)
+            self._selector.register(self.socket, selectors.EVENT_READ)
         elif self._is_accepting and not is_wanted:
-            self._selector.unregister(self.socket.fileno())
+            self._selector.unregister(self.socket)
         self._is_accepting = is_wanted
 
-    def _receive(self, connection: _Connection) -> Job | None:
-        """Receive what has come over a connection, and answer if that completes a request; or see _serve."""
+    def _receive(self, connection: _Connection) -> bool:
+        """Receive what has come, and serve; see _serve."""
+        if connection.unread and not connection.searched:  # it is ready, and is answered before more comes
+            return False
         try:
             data = connection.socket.recv(_PIECE_SIZE)
         except BlockingIOError:
-            return None
-        if connection.is_lingering and data:
-            return None
-        if not data:
-            if connection.unread:
-                self._refuse(connection, HTTPError(400, "The request ended early"))
-            else:
-                self._close(connection)
-            return None
-        if not connection.unread:
-            connection.deadline = time.monotonic() + self.timeout
-        connection.unread += data
-        return self._serve(connection)
+            return False
+        if not data and connection.unread:
+            self._refuse(connection, HTTPError(400, "The request ended early"))
+        elif not data:
+            self._close(connection)
+        elif not connection.is_lingering:
+            if not connection.unread:
+                connection.deadline = time.monotonic() + self.timeout
+            connection.unread += data
+            return self._serve(connection)
+        return False
 
-    def _serve(self, connection: _Connection) -> Job | None:
-        """Answer the next request of a connection, if it has come; or return how another thread will."""
+    def _serve(self, connection: _Connection) -> bool:
+        """Answer the next request if it has come. Tell whether this thread keeps the connection instead."""
         if connection.is_kept or connection.is_over:
-            return None
-        unread = connection.unread
+            return False
         try:
-            end = find_head(unread, connection.searched)
-            connection.searched = len(unread)
-            if not end:
-                return None
-            head, came = unread[:end], unread[end:]
-            environ, framing = parse_head(head, self.base_environ)
+            if not connection.begin_request():
+                return False
         except HTTPError as error:
             self._refuse(connection, error)
-            return None
-        environ["REMOTE_ADDR"] = connection.address
-        environ["wsgi.errors"] = sys.stderr
-        exchange = _Exchange(self, connection, head, environ, framing.is_last)
-        if framing.is_chunked or framing.length > len(came):
-            exchange.body = Body(framing, came, connection.receive, connection.ask_for_body)
-            environ["wsgi.input"] = io.BufferedReader(exchange.body)
-        else:
-            exchange.rest = came[framing.length :]
-            environ["wsgi.input"] = io.BytesIO(came[: framing.length])
-        return self._answer(connection, exchange)
-
-    def _answer(self, connection: _Connection, exchange: _Exchange) -> Job | None:
-        if exchange.is_slow or connection.is_slow:
-            job = functools.partial(self._answer_slowly, connection, exchange)
-            try:
-                self._keep(connection)
-                return job
-            except (RuntimeError, MemoryError) as error:
-                if exchange.body is not None:
-                    _log_failure(error, connection)
-                    self._refuse(connection, _NO_THREAD)
-                    return None
+            return False
+        if connection.may_wait():
+            if self._keep(connection):
+                return True
+            if connection.body is not None:
+                logger.error("a request from %s is refused: can't start new thread", connection.address)
+                self._refuse(connection, _NO_THREAD)
+                return False
         self._call = time.monotonic(), connection
         if not self._is_watching:
             self._attention.set()
-        answer = exchange.answer()
+        answer = connection.answer(connection.application)
         if not self._end_call():
-            return functools.partial(self._answer_slowly, connection, exchange, answer)
+            connection.unsent = answer
+            return True
         sent = connection.send_at_once(answer)
         if sent < len(answer):
-            job = functools.partial(self._answer_slowly, connection, exchange, answer[sent:])
-            self._keep(connection)
-            return job
-        exchange.end()
-        if connection.is_over:
-            self._close(connection)
-        elif connection.unread:
-            self._ready.append(connection)
-        return None
+            connection.unsent = answer[sent:]
+            if not self._keep(connection):
+                raise RuntimeError("can't start new thread")
+            return True
+        return self._end_request(connection)
 
-    def _keep(self, connection: _Connection) -> None:
-        """Leave the lead to another thread, and keep a connection. Raises RuntimeError, MemoryError."""
+    def _keep(self, connection: _Connection) -> bool:
+        """Leave the lead to another thread, and keep a connection. Tell whether a thread was to be had."""
         self._call = time.monotonic(), connection
-        while self._leader == _thread.get_ident():
-            self._leave_lead()
+        try:
+            while self._leader == _thread.get_ident():
+                self._leave_lead()
+        except (RuntimeError, MemoryError):
+            return not self._end_call()
+        return True
 
     def _end_call(self) -> bool:
-        """End the call of the application; tell whether this thread still leads."""
+        """Tell whether this thread still leads; if so, nothing is called any more."""
         with self._change:
             leads = self._leader == _thread.get_ident()
             if leads:
@@ -405,78 +406,73 @@ class Server:
             return leads
 
     def _refuse(self, connection: _Connection, error: HTTPError) -> None:
-        """Answer with an error, and end the connection."""
-        exchange = _Exchange(self, connection, connection.unread, {}, True)
-        exchange.rest = connection.unread
-        connection.send_at_once(exchange.answer(error.response))
-        exchange.end()
+        """Answer with an error, and read no more from a connection."""
+        connection.head, connection.environ, connection.is_last = connection.unread, {}, True
+        connection.send_at_once(connection.answer(_responder(error.response, self.headers)))
+        self._end_request(connection)
 
-    def _drop(self, connection: _Connection, error: Exception) -> Job | None:
-        """End a connection that has failed."""
-        _log_failure(error, connection)
-        connection.is_over = True
-        if not self._end_call():
-            return functools.partial(self._give_back, connection)
-        self._close(connection)
-        return None
+    def _end_request(self, connection: _Connection) -> bool:
+        connection.end_request()
+        return self._go_on(connection)
+
+    def _take_back(self, connection: _Connection) -> bool:
+        """Take a connection back that another thread has kept."""
+        if not connection.is_over:
+            connection.socket.setblocking(False)
+            self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+            connection.is_kept = False
+        return self._go_on(connection)
+
+    def _go_on(self, connection: _Connection) -> bool:
+        if connection.is_over:
+            self._close(connection)
+        elif connection.unread:
+            self._ready.append(connection)
+        return False
 
     def _close(self, connection: _Connection) -> None:
-        del self._connections[connection.number]
-        if not connection.is_kept:
-            # To close is not enough where a forked child has a copy of the socket.
-            self._selector.unregister(connection.number)
-        connection.close()
-        self._watch_listener()
-
-    def _take_back(self) -> None:
-        """Take the connections back that threads have kept."""
-        with contextlib.suppress(BlockingIOError):
-            self._sleeper.recv(_PIECE_SIZE)
-        while self._returned:
-            connection = self._returned.popleft()
-            if connection.is_over:
-                self._close(connection)
-                continue
-            connection.socket.setblocking(False)
-            self._selector.register(connection.number, 1)
-            connection.is_kept = False
-            if connection.unread:
-                self._ready.append(connection)
+        if connection in self._connections:
+            self._connections.remove(connection)
+            if not connection.is_kept:
+                # To close is not enough: a forked child may have a copy of the socket.
+                self._selector.unregister(connection.socket)
+            connection.hang_up()
+            connection.socket.close()
+            self._listen_again(not self.is_stopping)
 
     def _look(self) -> None:
-        """Close what has waited for too long, and at a stop what is idle."""
+        """End what has waited for too long, and at a stop what is idle."""
+        is_stopping = self.is_stopping
         now = time.monotonic()
         self._next_look = now + self._look_seconds
-        for connection in [each for each in self._connections.values() if not each.is_kept]:
-            is_idle = not (connection.unread or connection.is_lingering)
-            if connection.unread and now >= connection.deadline:
-                self._refuse(connection, HTTPError(408, "The request took too long to arrive"))
-            elif now >= connection.deadline or (is_idle and self.is_stopping and not connection.has_more()):
-                self._close(connection)
-        self._watch_listener()
-        if self.is_stopping:
+        for connection in list(self._connections):
+            is_due = now >= connection.deadline or (is_stopping and connection.is_idle())
+            if is_due and not connection.is_kept:
+                self._attempt(self._end_late, connection)
+        self._listen_again(not is_stopping)
+        if is_stopping:
             self._is_calm = True
-            if not self._connections or now >= self._stops_at:
-                self._is_over = True
+            self._is_over = not self._connections or now >= self._stops_at
+            if self._is_over:
                 self._attention.set()
+
+    def _end_late(self, connection: _Connection) -> bool:
+        if connection.unread:
+            self._refuse(connection, HTTPError(408, "The request took too long to arrive"))
+        else:
+            self._close(connection)
+        return False
 
     # What other threads do
 
-    def _answer_slowly(self, connection: _Connection, exchange: _Exchange, answer: bytes = b"") -> None:
-        """Do what the leader must not wait for, then give the connection back. answer: what is left of it."""
+    def _finish(self, connection: _Connection) -> None:
+        """Do what the leader must not wait for, and give the connection back to the loop."""
         try:
-            if not answer:
-                began = time.monotonic()
-                answer = exchange.answer()
-                connection.is_slow = time.monotonic() - began >= _PATIENCE_SECONDS
-            connection.send(answer, self.timeout)
-            exchange.end()
+            if not connection.is_over:
+                connection.answer_slowly()
         except Exception as error:
-            _log_failure(error, connection)
+            _log_failure(error, f"the connection from {connection.address}", "is closed")
             connection.is_over = True
-        self._give_back(connection)
-
-    def _give_back(self, connection: _Connection) -> None:
         self._returned.append(connection)
         self._wake()
 
@@ -484,175 +480,169 @@ class Server:
         with contextlib.suppress(OSError):  # it is awake, or all is over
             self._waker.send(b"x")
 
-    def forget(self) -> None:
-        """In a forked child: close the copies of all sockets, of which the parent's clients see nothing."""
-        self._is_over = self.is_stopping = True
-        self._threads = 0
-        self._is_serving = False
-        self._change, self._lead = threading.Lock(), threading.Lock()
-        self._lead.acquire()
-        for connection in self._connections.values():
-            connection.socket.close()
-        self._connections = {}
-        for each in (self.socket, self._selector, self._waker, self._sleeper):
-            each.close()
-
 
 class _Connection:
-    """A client's connection.
+    """A client's connection, and the request on it that is under way.
 
-    unread: bytes that came and were not read; searched: how many of them hold no end of a head.
-    deadline: when it must end, by time.monotonic(), unless something comes. is_kept: whether a thread has
-    it, which then may wait. is_slow: whether its last answer took long. is_lingering: whether it
-    only waits for the client to hang up. is_over: whether it is to be closed. is_lost: by the client.
+    unread: bytes that came and belong to no request yet. deadline: when it ends, by time.monotonic(), unless
+    something comes. is_kept: whether a thread has taken it out of the loop, and may wait.
+    is_slow: whether its last answer took long. is_lingering: whether it only waits for the client to hang up.
+    is_over: whether it must be closed.
+    body: that of the request, unless it came whole with the head. unsent: what is left of its answer.
     """
 
     __slots__ = (
-        *("socket", "number", "address", "unread", "searched", "deadline"),
-        *("is_kept", "is_slow", "is_lingering", "is_over", "is_lost"),
+        *("server", "socket", "address", "unread", "searched", "deadline"),
+        *("is_kept", "is_slow", "is_lingering", "is_over"),
+        *("head", "environ", "application", "body", "is_last", "status", "headers", "written", "unsent"),
     )
 
-    def __init__(self, client: socket.socket, address: str, deadline: float) -> None:
+    def __init__(self, server: Server, client: socket.socket, address: str) -> None:
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self.server = server
         self.socket = client
-        self.number = client.fileno()
         self.address = address
-        self.unread = b""
-        self.searched = 0
-        self.deadline = deadline
-        self.is_kept = self.is_slow = self.is_lingering = self.is_over = self.is_lost = False
+        self.deadline = time.monotonic() + server.timeout
+        self.unread = self.unsent = b""
+        self.searched = 0  # bytes of unread, in which no head ends
+        self.body: Body | None = None
+        self.application = server.application
+        self.is_kept = self.is_slow = self.is_lingering = self.is_over = False
 
-    def has_more(self) -> bool:
-        """Tell whether something has come that was not received."""
-        try:
-            return bool(self.socket.recv(1, socket.MSG_PEEK))
-        except OSError:
+    def is_idle(self) -> bool:
+        """Tell whether nothing of a request has come, and no answer may be on its way."""
+        if self.unread or self.is_lingering:
             return False
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
 
-    def receive(self) -> bytes:
-        """Wait for more until the deadline; return it. Raises OSError."""
+    def begin_request(self) -> bool:
+        """Take the next request from what has come; tell whether its head was there. Raises HTTPError."""
+        end = find_head(self.unread, self.searched)
+        self.searched = len(self.unread)
+        if not end:
+            return False
+        self.head, came = self.unread[:end], self.unread[end:]
+        self.environ, framing = parse_head(self.head, self.server.base_environ)
+        self.is_last = framing.is_last
+        if framing.is_chunked or framing.length > len(came):
+            self.body = Body(framing, came, self._receive, self._ask_for_body)
+            stream: io.BufferedIOBase = io.BufferedReader(self.body)
+        else:
+            stream = io.BytesIO(came[: framing.length])
+            self.unread = came[framing.length :]
+        is_for_server = self.environ["PATH_INFO"] == "*"  # RFC 9110, 9.3.7
+        self.application = _answer_asterisk if is_for_server else self.server.application
+        self.environ["REMOTE_ADDR"] = self.address
+        self.environ["wsgi.errors"] = sys.stderr
+        self.environ["wsgi.input"] = stream
+        return True
+
+    def may_wait(self) -> bool:
+        """Tell whether to answer may take long."""
+        is_change = self.environ["REQUEST_METHOD"] not in ("GET", "HEAD")
+        return is_change or self.is_slow or self.body is not None
+
+    def answer(self, application: WSGIApplication) -> bytes:
+        """Return what the application answers; if it fails, an error."""
+        try:
+            return self._render(application)
+        except BaseException as error:
+            return self._render(_responder(_excuse(error), self.server.headers))
+
+    def _render(self, application: WSGIApplication) -> bytes:
+        self.status = ""
+        self.written: list[bytes] = []
+        result = application(self.environ, self._start_response)
+        try:
+            body = b"".join([*self.written, *result])
+        finally:
+            if hasattr(result, "close"):
+                result.close()
+        if self.server.is_stopping or (self.body is not None and not self.body.can_be_skipped):
+            self.is_last = True
+        is_head = self.head.startswith(b"HEAD ")
+        if logger.isEnabledFor(logging.INFO):
+            line = request_line(self.head).decode("latin-1")
+            size = 0 if is_head else len(body)
+            logger.info("%s %.800a %.3s %d", self.address, line, self.status, size)
+        return render_answer(self.status, self.headers, body, is_head=is_head, is_last=self.is_last)
+
+    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        if self.status and not exc_info:
+            raise AssertionError("start_response was called a second time")
+        self.status = status
+        self.headers = headers
+        return self.written.append
+
+    def end_request(self) -> None:
+        """Make ready for what comes after the answer. Raises OSError."""
+        if self.body is not None:
+            while not self.is_last and self.body.read(_PIECE_SIZE):
+                pass
+            self.unread = self.body.rest
+        self.searched = 0
+        self.deadline = time.monotonic() + (LINGER_SECONDS if self.is_last else self.server.timeout)
+        if self.is_last:
+            # To close with something unread would reset the connection, and the answer could be lost.
+            self.is_lingering = bool(self.unread) or self.body is not None
+            self.is_over = not self.is_lingering
+            self.unread = b""
+            self.socket.shutdown(socket.SHUT_WR)
+        self.body = None
+
+    # Only where this thread keeps it, because these wait
+
+    def answer_slowly(self) -> None:
+        """Answer, or send what is left of the answer. Raises OSError."""
+        if not self.unsent:
+            began = time.monotonic()
+            self.unsent = self.answer(self.application)
+            self.is_slow = False
+            if time.monotonic() - began >= _PATIENCE_SECONDS:
+                self.server.note_slow(self)
+        self._send(self.unsent, self.server.timeout)
+        self.unsent = b""
+        self.end_request()
+
+    def _receive(self) -> bytes:
         seconds = self.deadline - time.monotonic()
         if seconds <= 0:
             raise socket.timeout("timed out")
         self.socket.settimeout(seconds)
-        try:
-            return self.socket.recv(_PIECE_SIZE)
-        except ConnectionError:
-            self.is_lost = True
-            raise
+        return self.socket.recv(_PIECE_SIZE)
 
-    def ask_for_body(self) -> None:
-        self.send(b"HTTP/1.1 100 Continue\r\n\r\n", max(self.deadline - time.monotonic(), 0.001))
+    def _ask_for_body(self) -> None:
+        self._send(b"HTTP/1.1 100 Continue\r\n\r\n", max(self.deadline - time.monotonic(), _LOOK_SECONDS))
 
-    def send_at_once(self, data: bytes) -> int:
-        """Send what goes out without waiting; return how many bytes."""
-        try:
-            return self.socket.send(data)
-        except BlockingIOError:
-            return 0
-
-    def send(self, data: bytes, seconds: float) -> None:
-        """Send all; a client that reads slowly has that many seconds for each piece. Raises OSError."""
-        if self.socket.gettimeout():
-            self.socket.setblocking(False)
+    def _send(self, data: bytes, seconds: float) -> None:
+        """Send all. A client that reads slowly has that many seconds for each piece."""
+        self.socket.setblocking(False)
         sent = self.send_at_once(data)
         if sent < len(data):
             self.socket.settimeout(seconds)
             for start in range(sent, len(data), _SENT_SIZE):
                 self.socket.sendall(memoryview(data)[start : start + _SENT_SIZE])
 
-    def close(self) -> None:
-        self.is_over = True
+    def send_at_once(self, data: bytes) -> int:
+        """Send what goes out without waiting; return how many bytes. The socket does not wait."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def hang_up(self) -> None:
+        """End the connection, also for a thread that waits on it."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
 
 
-class _Exchange:
-    """A request and its answer.
-
-    body: that of the request, unless it came whole with the head. rest: what came after it then.
-    is_last: whether the connection ends with it.
-    """
-
-    __slots__ = (
-        *("body", "rest", "is_last"),
-        *("_server", "_connection", "_head", "_environ", "_status", "_headers", "_written"),
-    )
-
-    def __init__(
-        self, server: Server, connection: _Connection, head: bytes, environ: Environ, is_last: bool
-    ) -> None:
-        self._server = server
-        self._connection = connection
-        self._head = head
-        self._environ = environ
-        self.body: Body | None = None
-        self.rest = b""
-        self.is_last = is_last
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether it may take its time."""
-        return self.body is not None or self._environ["REQUEST_METHOD"] not in ("GET", "HEAD")
-
-    def answer(self, response: Response | None = None) -> bytes:
-        """Return the application's answer, an error if that fails; or that response."""
-        try:
-            return self._run(self._server.application if response is None else _send(response, self._server))
-        except BaseException as error:
-            if self._connection.is_lost:
-                raise ConnectionError from error
-            return self._run(_send(_excuse(error), self._server))
-
-    def _run(self, application: WSGIApplication) -> bytes:
-        self._status = ""
-        self._written: list[bytes] = []
-        if self._environ.get("PATH_INFO") == "*":
-            application = _send(_ALL_METHODS, self._server)
-        result = application(self._environ, self._start_response)
-        try:
-            body = b"".join([*self._written, *result])
-        finally:
-            if hasattr(result, "close"):
-                result.close()
-        if self._server.is_stopping or (self.body is not None and not self.body.can_be_skipped):
-            self.is_last = True
-        is_head = self._head.startswith(b"HEAD ")
-        if logger.isEnabledFor(logging.INFO):
-            size = 0 if is_head else len(body)
-            line = request_line(self._head).decode("latin-1")
-            logger.info("%s %.800a %.3s %d", self._connection.address, line, self._status, size)
-        return render_answer(self._status, self._headers, body, is_head=is_head, is_last=self.is_last)
-
-    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        if self._status and not exc_info:
-            raise AssertionError("start_response was called a second time")
-        self._status = status
-        self._headers = headers
-        return self._written.append
-
-    def end(self) -> None:
-        """Make the connection ready for what comes after the answer. Raises OSError."""
-        connection = self._connection
-        if self.body is not None:
-            while not self.is_last and self.body.read(_PIECE_SIZE):
-                pass
-            self.rest = self.body.rest
-        connection.searched = 0
-        connection.unread = b"" if self.is_last else self.rest
-        connection.deadline = time.monotonic() + (LINGER_SECONDS if self.is_last else self._server.timeout)
-        if self.is_last:
-            # To close with something unread would reset the connection: the answer could be lost.
-            connection.is_lingering = bool(self.rest) or (self.body is not None and not self.body.is_at_end)
-            connection.is_over = not connection.is_lingering
-            connection.socket.shutdown(socket.SHUT_WR)
-
-
-def _send(response: Response, server: Server) -> WSGIApplication:
-    """Return an application that sends a response."""
-    return lambda _, start_response: response.send(start_response, server.headers, with_body=True)
+def _responder(response: Response, headers: Headers) -> WSGIApplication:
+    """Return an application that answers with a response."""
+    return lambda _, start_response: response.send(start_response, headers, with_body=True)
 
 
 def _excuse(error: BaseException) -> Response:
@@ -666,13 +656,22 @@ def _excuse(error: BaseException) -> Response:
     return Response(500, TEXT, b"Internal Server Error")
 
 
-def _log_failure(error: Exception, connection: _Connection) -> None:
-    # Without memory, the interpreter "can't start new thread", "can't allocate lock".
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't " in str(error)):
-        with contextlib.suppress(MemoryError, RuntimeError):
-            logger.error("the connection from %s is closed: %s", connection.address, error or "out of memory")
-    elif not isinstance(error, OSError):  # which says that the client is gone
-        logger.error("the connection from %s failed", connection.address, exc_info=error)
+def _answer_asterisk(_: Environ, start_response: StartResponse) -> list[bytes]:
+    """Answer OPTIONS *; what a path allows is for the application to say."""
+    start_response("204 No Content", [("Allow", "GET, HEAD, OPTIONS, POST, PUT, DELETE")])
+    return []
+
+
+_NO_THREAD = HTTPError(503, "The server can start no thread for this; try again", [("Retry-After", "1")])
+
+
+def _log_failure(error: Exception, what: str, outcome: str) -> None:
+    with contextlib.suppress(MemoryError, RuntimeError):
+        # Without memory, the interpreter "can't start new thread", "can't allocate lock".
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't " in str(error)):
+            logger.error("%s %s: %s", what, outcome, str(error) or "out of memory")
+        elif not isinstance(error, OSError):  # which says that the client is gone
+            logger.error("%s failed, and %s", what, outcome, exc_info=error)
 
 
 @functools.cache
@@ -716,20 +715,3 @@ def _listen(host: str, port: int, is_shared: bool) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-class _Selector:
-    """What other systems have, used like Linux's select.epoll."""
-
-    def __init__(self) -> None:
-        import selectors
-
-        self._selector = selectors.DefaultSelector()
-        self.unregister = self._selector.unregister
-        self.close = self._selector.close
-
-    def register(self, number: int, events: int) -> None:
-        self._selector.register(number, events)
-
-    def poll(self, seconds: float | None) -> list[tuple[int, int]]:
-        return [(key.fd, events) for key, events in self._selector.select(seconds)]

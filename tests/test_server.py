@@ -145,7 +145,7 @@ def test_a_connection_serves_one_request_after_the_other(client: Client) -> None
 
 def test_answers_are_not_held_back_to_fill_packets(server: Server, client: Client) -> None:
     client.ask(get())
-    (connection,) = server._connections.values()
+    (connection,) = server._connections
     assert connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -901,7 +901,7 @@ def test_without_threads_only_what_has_to_be_waited_for_is_refused(
             threading.stack_size(size)
         assert clients[1].ask(post(BODY, LENGTH))[0] == 409
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
-    assert record.getMessage() == "the connection from 127.0.0.1 is closed: can't start new thread"
+    assert record.getMessage() == "a request from 127.0.0.1 is refused: can't start new thread"
     assert not record.exc_info
 
 
@@ -998,7 +998,7 @@ def test_an_error_in_the_server_itself_is_logged_and_ends_one_connection(
     with contextlib.closing(Client(server)) as client:
         assert client.ask(get())[0] == 200
     (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
-    assert record.getMessage() == "the connection from 127.0.0.1 failed"
+    assert record.getMessage() == "the connection from 127.0.0.1 failed, and is closed"
     assert record.exc_info
 
 

@@ -137,7 +137,7 @@ def test_a_request_for_which_no_thread_is_to_be_had_is_503_with_one_line_in_the_
     lines = process.log.splitlines()
     assert len(lines) >= refused
     for line in lines:
-        assert line.endswith(" the connection from 127.0.0.1 is closed: can't start new thread")
+        assert line.endswith(" a request from 127.0.0.1 is refused: can't start new thread")
 
 
 def test_a_body_for_which_there_is_no_memory_is_503_and_changes_nothing(tmp_path: Path) -> None:
