@@ -125,10 +125,11 @@ def request_line(head: bytes) -> bytes:
 
 def _match_request_line(head: bytes) -> re.Match[bytes]:
     match = _REQUEST_LINE.match(head)
-    line = match[0] if match else request_line(head)
-    if len(line) > MAX_HEAD_SIZE + 2:
+    size = match.end() - match.start(1) if match else len(request_line(head)) + 2
+    if size > MAX_HEAD_SIZE:
         raise HTTPError(414, "A line of the request is too long")
     if match is None:
+        line = request_line(head)
         if re.fullmatch(rb"[^ ]+ [^ ]+ HTTP/[02-9]\.[0-9]", line):
             raise HTTPError(400, "This server speaks HTTP/1.1")
         if re.fullmatch(rb"[^ ]+ [!-~\x80-\xff]+ HTTP/1\.[0-9]", line):
