@@ -82,7 +82,8 @@ def find_head(buffer: bytes, searched: int = 0) -> int:
     if (line_end or len(buffer)) - begin > MAX_HEAD_SIZE:
         raise HTTPError(414, "A line of the request is too long")
     if line_end:
-        _match_request_line(buffer)
+        if searched < line_end:  # else it was matched before
+            _match_request_line(buffer)
         if len(buffer) - line_end > MAX_HEAD_SIZE + 1:
             raise HTTPError(431, "The headers are too large")
         if _OTHER_END.search(buffer, max(searched - 2, line_end - 1)):
