@@ -158,7 +158,7 @@ def _parse_headers(lines: bytes, is_modern: bool) -> Framing:
         raise HTTPError(400, "The only transfer coding that this server knows is chunked")
     if length is not None and not re.fullmatch("[0-9]{1,18}", length):
         raise HTTPError(400, "Content-Length is not a number")
-    wishes = variables.get("HTTP_CONNECTION", "").lower().replace(" ", "").split(",")
+    wishes = re.split("[ \t,]+", variables.get("HTTP_CONNECTION", "").lower())
     return Framing(
         variables,
         int(length or 0),
