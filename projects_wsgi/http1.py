@@ -233,6 +233,7 @@ class Body(io.RawIOBase):
         self._left = framing.length  # bytes of the body or of the current chunk
         is_short = framing.length <= MAX_SKIPPED_SIZE and not framing.is_chunked
         self._can_be_skipped = is_short and not framing.expects_continue
+        self._has_failed = False
 
     @property
     def rest(self) -> bytes:
@@ -248,6 +249,15 @@ class Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self._has_failed:
+            # What follows is not framed: to read on could find an end that other programs do not see.
+            raise BodyError("the body has failed before")
+        self._has_failed = True  # unless all of this goes well
+        count = self._read_some(buffer)
+        self._has_failed = False
+        return count
+
+    def _read_some(self, buffer: Any) -> int:
         self._can_be_skipped = False
         if self._has_more_chunks and not self._left:
             self._start_chunk()
