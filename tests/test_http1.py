@@ -5,9 +5,13 @@ from __future__ import annotations
 import email.utils
 import http.client
 import io
+import locale
+import shutil
 import socket
+import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -1120,3 +1124,33 @@ def test_the_date_is_now() -> None:
 @given(st.integers(0, 2**34))
 def test_a_date_is_an_imf_fixdate(second: int) -> None:  # RFC 9110, 5.6.7
     assert http1._date_line(second) == "Date: " + email.utils.formatdate(second, usegmt=True)
+
+
+@pytest.fixture
+def german(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The German locale, made for the test where the system has none."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+    except locale.Error:
+        command = [
+            shutil.which("localedef") or "",
+            "-i",
+            "de_DE",
+            "-f",
+            "UTF-8",
+            str(tmp_path / "de_DE.UTF-8"),
+        ]
+        if not command[0] or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("this system cannot make a locale")
+        monkeypatch.setenv("LOCPATH", str(tmp_path))
+        locale.setlocale(locale.LC_ALL, "de_DE.UTF-8")
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+@pytest.mark.usefixtures("german")
+def test_a_date_speaks_english_whatever_the_locale() -> None:
+    second = 1_760_000_000
+    assert time.strftime("%a %b", time.gmtime(second)) == "Do Okt"
+    assert http1._date_line(second) == "Date: Thu, 09 Oct 2025 08:53:20 GMT"
