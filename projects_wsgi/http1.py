@@ -332,21 +332,20 @@ def render_answer(
     is_head: whether it answers a HEAD, so that the body is left away. is_last: whether the connection ends
     after it. Raises ValueError, TypeError for what an application must not send.
     """
-    values = {name.lower(): value for name, value in headers}
-    if not _HOP_BY_HOP.isdisjoint(values):
-        raise ValueError("an application must not send a hop-by-hop header")
+    names = tuple([name.lower() for name, _ in headers])
+    _check_head(status, names)
     length = str(len(body))
     if status[:3] in ("204", "304"):  # RFC 9110, 8.6 and 15.4.5: they have no body, and need no length
         headers = [header for header in headers if header[0].lower() != "content-length"]
         body = b""
-    elif "content-length" not in values:
+    elif "content-length" not in names:
         headers = [*headers, ("Content-Length", length)]
-    elif values["content-length"] != length and not is_head:
-        raise ValueError(f"Content-Length is not {length}, as many bytes as the body has")
+    elif (value := headers[names.index("content-length")][1]) != length and not is_head:
+        raise ValueError(f"Content-Length is {value}, but the body has {length} bytes")
     lines = [f"HTTP/1.1 {status}", *[name + ": " + value for name, value in headers]]
-    if "date" not in values:
+    if "date" not in names:
         lines.append(_date_line(int(time.time())))
-    if "server" not in values:
+    if "server" not in names:
         lines.append("Server: projects_wsgi")
     if is_last:
         lines.append("Connection: close")
@@ -354,6 +353,18 @@ def render_answer(
     if head.count("\n") >= len(lines) or head.count("\r") >= len(lines):
         raise ValueError("the status or a header has a line break in it")
     return (head + "\r\n\r\n").encode("latin-1") + (b"" if is_head else body)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_head(status: str, names: tuple[str, ...]) -> None:
+    """Raise ValueError for a status or names of headers, in lower case, that an application must not send."""
+    if not re.fullmatch("[2-5][0-9]{2} .*", status, re.DOTALL):
+        raise ValueError(f"{status!r} is not the status of an answer")
+    for name in names:
+        if name in _HOP_BY_HOP or not re.fullmatch(_TOKEN, name):
+            raise ValueError(f"an application cannot send the header {name!r}")
+    if names.count("content-length") > 1:
+        raise ValueError("Content-Length came twice")
 
 
 @functools.lru_cache(maxsize=1)

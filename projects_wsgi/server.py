@@ -210,7 +210,7 @@ class Server:
                 self._is_watching = True
 
     def note_slow(self, connection: _Connection) -> None:
-        """Expect that the next request of this client takes long as well, and those of new ones for a while."""
+        """Expect that the next request of this client takes long too, and for a while those of new ones."""
         connection.is_slow = True
         self._wary_until = time.monotonic() + _WARY_SECONDS
 
