@@ -66,6 +66,7 @@ class File(Database):
         super().__init__(path, synchronous, max_size)
         self._log = f"{path}-wal"
         self._paths = (path, self._log, f"{path}-shm")
+        self._encoded_path = os.fsencode(path)  # because to encode it takes as long as to look
         self._mode = WRITE
         self._connections: set[Any] = set()  # those that are open, in this process
         self._process = os.getpid()
@@ -101,11 +102,10 @@ class File(Database):
         return session.connection
 
     def check(self, session: Session) -> None:
-        # At every reading; so without a call of identity_of.
         now = time.monotonic()
         if now < self._next_look:
             try:
-                status = os.stat(self.path)
+                status = os.stat(self._encoded_path)
                 if (status.st_dev, status.st_ino) == self._files[0]:
                     return
             except OSError:
