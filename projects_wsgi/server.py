@@ -186,7 +186,8 @@ class Server:
         self._is_serving = False
         self._threads = 0
         self._change, self._lead = threading.Lock(), threading.Lock()  # another thread may have held them
-        self._lead.acquire()
+        if self._leader == _thread.get_ident():
+            self._lead.acquire()
         self._close_sockets()
 
     # Who leads
@@ -288,7 +289,7 @@ class Server:
                     elif self._attempt(self._receive, key.data):
                         return cast(_Connection, key.data)
             except Exception as error:
-                _log_failure(error, "the server", "goes on")
+                self._log_failure(error, "the server", "goes on")
                 time.sleep(_BREATH_SECONDS)
         return None
 
@@ -299,7 +300,7 @@ class Server:
         except Exception as error:
             connection.is_over = True
             leads = self._end_call()
-            _log_failure(error, f"the connection from {connection.address}", "is closed")
+            self._log_failure(error, f"the connection from {connection.address}", "is closed")
             if leads:
                 self._close(connection)
             return not leads
@@ -471,10 +472,21 @@ class Server:
             if not connection.is_over:
                 connection.answer_slowly()
         except Exception as error:
-            _log_failure(error, f"the connection from {connection.address}", "is closed")
+            self._log_failure(error, f"the connection from {connection.address}", "is closed")
             connection.is_over = True
         self._returned.append(connection)
         self._wake()
+
+    def _log_failure(self, error: Exception, what: str, outcome: str) -> None:
+        if self._is_over or isinstance(error, OSError):  # all is closed, or the client is gone
+            return
+        with contextlib.suppress(MemoryError, RuntimeError):
+            # Without memory, the interpreter "can't start new thread", "can't allocate lock".
+            is_scarcity = isinstance(error, RuntimeError) and "can't " in str(error)
+            if is_scarcity or isinstance(error, MemoryError):
+                logger.error("%s %s: %s", what, outcome, str(error) or "out of memory")
+            else:
+                logger.error("%s failed, and %s", what, outcome, exc_info=error)
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # it is awake, or all is over
@@ -663,15 +675,6 @@ def _answer_asterisk(_: Environ, start_response: StartResponse) -> list[bytes]:
 
 
 _NO_THREAD = HTTPError(503, "The server can start no thread for this; try again", [("Retry-After", "1")])
-
-
-def _log_failure(error: Exception, what: str, outcome: str) -> None:
-    with contextlib.suppress(MemoryError, RuntimeError):
-        # Without memory, the interpreter "can't start new thread", "can't allocate lock".
-        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't " in str(error)):
-            logger.error("%s %s: %s", what, outcome, str(error) or "out of memory")
-        elif not isinstance(error, OSError):  # which says that the client is gone
-            logger.error("%s failed, and %s", what, outcome, exc_info=error)
 
 
 @functools.cache

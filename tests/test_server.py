@@ -108,6 +108,13 @@ class Client:
             if select.select([self.socket], [], [], TIMEOUT / 20)[0]:
                 return
 
+    @staticmethod
+    def read_all(connection: socket.socket) -> None:
+        """Read until the connection ends."""
+        with contextlib.suppress(ConnectionError):
+            while select.select([connection], [], [], 10)[0] and connection.recv(65_536):
+                pass
+
     def is_closed(self) -> bool:
         return self.receive()[0] == 0
 
@@ -197,6 +204,27 @@ def test_pipelined_requests_are_answered_in_order(client: Client) -> None:
     length = f"Content-Length: {len(BODY)}"
     client.send(get("/v1/projects/x") + post(BODY, length) + get("/v1/projects/x") + get("/nowhere"))
     assert [client.receive()[0] for _ in range(4)] == [404, 200, 200, 404]
+
+
+def test_requests_without_end_are_received_no_faster_than_they_are_answered(
+    projects_app: ProjectsApp,
+) -> None:
+    ahead = get() * 10_000
+    with serving(projects_app) as server, socket.socket() as client:
+        client.connect((server.host, server.port))
+        client.setblocking(False)
+        reader = threading.Thread(target=Client.read_all, args=(client,))
+        reader.start()
+        longest = 0
+        ends = time.monotonic() + 0.5
+        while time.monotonic() < ends:
+            if select.select([], [client], [], 0.01)[1]:
+                client.send(ahead)
+            longest = max([longest, *(len(each.unread) for each in list(server._connections))])
+        assert longest
+        assert longest <= 4 * 65_536
+        client.shutdown(socket.SHUT_RDWR)
+        reader.join()
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
@@ -839,6 +867,149 @@ def test_requests_that_never_end_keep_neither_the_server_nor_the_process() -> No
     subprocess.run([sys.executable, "-c", STUCK], env=environment(), check=True, timeout=10)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="stopping waits for the end of a poll there")
+def test_a_server_stops_at_once_with_500_idle_connections(projects_app: ProjectsApp) -> None:
+    def seconds_to_stop() -> float:
+        with contextlib.ExitStack() as stack:
+            with Server("127.0.0.1", 0, projects_app) as server:
+                threading.Thread(target=server.serve_forever).start()
+                clients = [stack.enter_context(contextlib.closing(Client(server))) for _ in range(500)]
+                for client in clients:
+                    assert client.ask(get())[0] == 200
+                began = time.monotonic()
+                server.shutdown()
+                seconds = time.monotonic() - began
+            assert all(client.is_closed() for client in clients)
+            return seconds
+
+    for _ in range(5):
+        if (seconds := seconds_to_stop()) < 0.05:
+            break
+    assert seconds < 0.05
+
+
+def test_stopping_beside_idle_and_stalled_connections_lets_slow_requests_finish(
+    projects_app: ProjectsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundled, "GRACE_SECONDS", 0.6)
+    called, may_answer = threading.Semaphore(0), threading.Event()
+
+    def slow(environ: Any, start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/slow":
+            called.release()
+            may_answer.wait(10)
+        return projects_app(environ, start_response)
+
+    with contextlib.ExitStack() as stack:
+        with serving(slow, timeout=30) as server:
+            clients = [stack.enter_context(contextlib.closing(Client(server))) for _ in range(115)]
+            idle, stalled, busy = clients[:100], clients[100:110], clients[110:]
+            for client in (*idle, *stalled):
+                assert client.ask(get())[0] == 200
+            for number, client in enumerate(stalled):
+                client.send(post(BODY, LENGTH)[: -5 if number % 2 else 30])
+            for client in busy:
+                client.send(get("/slow"))
+                assert called.acquire(timeout=10)
+            threading.Timer(0.2, may_answer.set).start()
+            began = time.monotonic()
+            server.shutdown()
+            assert all(client.is_closed() for client in idle)
+            assert not may_answer.is_set()
+            for client in busy:
+                status, headers, _ = client.receive()
+                assert (status, headers["connection"]) == (404, "close")
+                assert client.is_closed()
+        assert 0.6 <= time.monotonic() - began < 2
+        assert all(client.is_closed() for client in stalled)
+
+
+def test_a_request_may_stop_the_server(projects_app: ProjectsApp) -> None:
+    threads = threading.active_count()
+
+    def stop(environ: Any, start_response: Any) -> Any:
+        servers[0].shutdown()
+        return projects_app(environ, start_response)
+
+    servers: list[Server] = []
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack, Server("127.0.0.1", 0, stop) as server:
+        servers.append(server)
+        idle, client = (stack.enter_context(contextlib.closing(Client(server))) for _ in range(2))
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        status, headers, body = client.ask(get())
+        assert (status, headers["connection"], body) == (200, "close", b"OK")
+        thread.join(10)
+        assert not thread.is_alive()
+        assert idle.is_closed()
+    assert time.monotonic() - began < bundled.GRACE_SECONDS / 2
+    assert threading.active_count() == threads
+
+
+def test_a_server_that_has_not_begun_can_be_stopped_and_closed_more_than_once(
+    projects_app: ProjectsApp,
+) -> None:
+    began = time.monotonic()
+    server = Server("127.0.0.1", 0, projects_app)
+    for _ in range(2):
+        server.shutdown()
+    server.serve_forever()
+    for _ in range(2):
+        server.server_close()
+    server.serve_forever()
+    server.shutdown()
+    with serving(projects_app) as server:
+        server.shutdown()
+    server.server_close()
+    assert time.monotonic() - began < bundled.GRACE_SECONDS / 2
+
+
+IN_MAIN_THREAD = """
+import http.client, os, signal, sys, threading, time
+from projects_wsgi.server import Server
+
+def slow(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(threading.get_ident()).encode()]
+
+def ask(*paths):
+    client = http.client.HTTPConnection(server.host, server.port, timeout=10)
+    for path in paths:
+        client.request("GET", path)
+        response = client.getresponse()
+        body = response.read()
+        answers.append(response.status)
+        assert int(body) != threading.main_thread().ident
+    client.close()
+
+answers = []
+began = time.monotonic()
+with Server("127.0.0.1", 0, slow) as server:
+    threads = [threading.Thread(target=ask, args=paths) for paths in (["/"], ["/", "/slow"])]
+    for thread in threads:
+        thread.start()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print("interrupted")
+for thread in threads:
+    thread.join()
+assert answers == [200] * 3
+assert time.monotonic() - began < 4
+print(len(sys._current_frames()))
+"""
+
+
+def test_in_the_main_thread_a_signal_ends_the_server_and_a_request_under_way_is_answered() -> None:
+    line = [sys.executable, "-W", "error", "-c", IN_MAIN_THREAD]
+    result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=30)
+    assert (result.stdout, result.stderr) == ("interrupted\n1\n", "")
+
+
 def test_a_port_can_be_used_again_at_once(projects_app: ProjectsApp) -> None:
     with serving(projects_app) as server:
         client = Client(server)
@@ -905,6 +1076,25 @@ def test_without_threads_only_what_has_to_be_waited_for_is_refused(
     assert not record.exc_info
 
 
+def test_a_thread_that_cannot_start_leaves_one_leader(
+    projects_app: ProjectsApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(projects_app) as server, contextlib.ExitStack() as stack:
+        refused, other, last = (stack.enter_context(contextlib.closing(Client(server))) for _ in range(3))
+        assert other.ask(get())[0] == 200  # the watch is awake
+        size = threading.stack_size(2**46)
+        try:
+            assert refused.ask(post(BODY[:-1], LENGTH))[0] == 503
+        finally:
+            threading.stack_size(size)
+        time.sleep(0.03)  # for the watch, which must not take that for a call that lasts
+        for client in (other, last):
+            assert client.ask(get())[0] == 200
+        assert server._threads == 1
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert record.getMessage() == "a request from 127.0.0.1 is refused: can't start new thread"
+
+
 def test_without_threads_a_client_that_does_not_read_is_disconnected_and_others_are_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -969,6 +1159,67 @@ def test_when_a_server_is_killed_no_client_hangs_on_a_child_that_it_forked() -> 
                 pass
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+FORKS_IN_REQUEST = """
+import http.client, os, threading, time
+from projects_wsgi.server import Server
+
+def fork(environ, start_response):
+    child = os.fork()
+    if child:
+        began = time.monotonic()
+        assert os.waitpid(child, 0)[1] == 0
+        assert time.monotonic() - began < 1.5
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+
+with Server("127.0.0.1", 0, fork) as server:
+    threading.Thread(target=server.serve_forever).start()
+    client = http.client.HTTPConnection(server.host, server.port, timeout=10)
+    for method in ("GET", "POST", "GET"):
+        client.request(method, "/")
+        assert int(client.getresponse().read()) == os.getpid()
+    client.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_that_was_forked_within_a_request_ends_soon_and_in_silence() -> None:
+    line = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS_IN_REQUEST]
+    result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+CLOSED_WITHOUT_WATCH = """
+import signal, socket, threading, time
+from projects_wsgi import server
+
+server.GRACE_SECONDS = 0.1
+
+def slow(environ, start_response):
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(0.5)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return []
+
+with server.Server("127.0.0.1", 0, slow) as interrupted:
+    client = socket.create_connection((interrupted.host, interrupted.port))
+    client.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    try:
+        interrupted.serve_forever()
+    except KeyboardInterrupt:
+        pass
+assert client.recv(1) == b""
+client.close()
+time.sleep(0.5)
+"""
+
+
+def test_a_request_that_outlasts_a_server_without_a_watch_ends_in_silence() -> None:
+    line = [sys.executable, "-W", "error", "-c", CLOSED_WITHOUT_WATCH]
+    result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_servers_that_were_closed_leave_nothing_behind(projects_app: ProjectsApp) -> None:

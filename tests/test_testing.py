@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from contextlib import closing
@@ -78,6 +80,29 @@ def test_a_live_server_ends_with_its_block_whatever_happens() -> None:
         raise ZeroDivisionError
     with pytest.raises(urllib.error.URLError, match="refused"):
         get(f"{url}/healthz")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system has no /proc")
+def test_a_hundred_live_servers_leave_no_thread_no_descriptor_and_no_memory() -> None:
+    def count_threads() -> int:
+        return len(sys._current_frames())
+
+    def use(count: int) -> tuple[int, int]:
+        for _ in range(count):
+            with live_server(["a"]) as url:
+                assert get(f"{url}/v1/projects/a")["data"]["name"] == "a"
+        gc.collect()
+        return len(os.listdir("/proc/self/fd")), sys.getallocatedblocks()
+
+    threads = count_threads()
+    descriptors, blocks = use(30)
+    descriptors_after, blocks_after = use(100)
+    assert descriptors_after <= descriptors
+    assert blocks_after - blocks < 3_000
+    deadline = time.monotonic() + 5
+    while count_threads() > threads:  # the last may be about to end
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def run_script(script: str) -> str:
