@@ -31,6 +31,10 @@ def bundled_with_log(file: Path, port: int) -> list[str]:
     return bundled(file, port)[:-1]
 
 
+def bundled_with_workers(file: Path, port: int) -> list[str]:
+    return [*bundled(file, port), "--workers", "2"]
+
+
 def waitress(file: Path, port: int) -> list[str]:
     program = (
         "import sys, waitress; from tests.bench.contenders.falcon_app import make_app;"

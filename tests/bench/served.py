@@ -228,6 +228,33 @@ def measure_idle_connections(sizes: Sizes, files: Files) -> Row:
     )
 
 
+def measure_workers(sizes: Sizes, files: Files) -> Row:
+    """Measure two worker processes beside one.
+
+    Two processes send the requests, half of the connections each, so that the client is not the limit. Yet
+    they run on the same processors, and take of the second what its worker could have.
+    """
+    file = files.filled(sizes.few)
+    with contextlib.ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(serving(command, files.copy(file)))
+            for name, command in {OURS: processes.bundled_with_workers, "one": processes.bundled}.items()
+        }
+        pool = stack.enter_context(multiprocessing.get_context("fork").Pool(2))
+
+        def get_twice(server: Server) -> float:
+            loads = pool.starmap(get, [(server, 16, sizes.load_seconds)] * 2, chunksize=1)
+            return sum(load.per_second for load in loads)
+
+        figures = interleave(
+            sizes.load_rounds,
+            {name: lambda server=server: get_twice(server) for name, server in servers.items()},
+        )
+    rate = medians(figures, "{:,.0f}")
+    check = Check("{} x one worker", ratio(figures, OURS, "one"), 1.7, at_least=True)
+    return Row({OURS: f"{rate[OURS]}; one worker {rate['one']}"}, [check])
+
+
 def table(sizes: Sizes, files: Files) -> Table:
     rows: dict[str, Callable[[], Row]] = {}
 
@@ -243,6 +270,7 @@ def table(sizes: Sizes, files: Files) -> Table:
         sizes, files
     )
     rows[f"GET by id beside {sizes.idle:,} idle connections"] = lambda: measure_idle_connections(sizes, files)
+    rows["GET by id with 2 workers, connections: 32"] = lambda: measure_workers(sizes, files)
     return Table(
         "Served",
         list(SERVERS),
