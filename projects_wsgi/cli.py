@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
-from . import __version__, commands
+from . import __version__, commands, signals
 from .auth import KeysError, Role
 from .commands import PROGRAM
 from .model import StoreError
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     arguments, environ: None: the process's. Returns the exit status: 2 after an error in one line, 130
     when a signal ended the command, but 0 when it ended the server.
     """
-    commands.catch_signals()
+    signals.catch_signals()
     _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may not be in its encoding
@@ -39,9 +39,9 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     except OSError as error:  # from a parser that cannot print its help
         return _fail(f"cannot write the output: {error.strerror}")
     try:
-        commands.hold_signals(False)
+        signals.hold_signals(False)
         status = _run(settings)
-        commands.hold_signals()
+        signals.hold_signals()
     except KeyboardInterrupt:
         status = 0 if settings.run is _serve else 130
     return status
@@ -85,9 +85,9 @@ def _let_go_of_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _serve(settings: argparse.Namespace) -> None:
+def _serve(settings: argparse.Namespace) -> int:
     values = {option.name: getattr(settings, option.name) for option in OPTIONS}
-    commands.serve(values.pop(DATABASE.name), admin_secret=settings.admin_secret, **values)
+    return commands.serve(values.pop(DATABASE.name), admin_secret=settings.admin_secret, **values)
 
 
 def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:

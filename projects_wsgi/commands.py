@@ -7,92 +7,110 @@ import datetime
 import logging
 import os
 import re
-import signal
 import sys
 import threading
 import time
 from typing import Any
 
-from . import SQLiteStore, keys, make_app
+from . import SQLiteStore, keys, make_app, signals
 from .auth import Role
-from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server
+from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server, hold_port
 from .storage import upkeep
+from .workers import CAN_SHARE_A_PORT, Worker, start_workers
 
 PROGRAM = "projects-wsgi"
 KEYS_FILE = "projects.keys"  # what the keys commands take by default
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"  # named as in Phoenix
-_POLL_SECONDS = 0.1  # how long a signal may go unnoticed: one that comes just before a sleep does not end it
-_MOST_SECONDS_TO_STOP = 7  # then the system ends the process: a thread may hang, say in a log that is full
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_MOST_SECONDS_TO_STOP = 7
 
 
 class CommandError(Exception):
     """A command cannot be run. The text is one line that tells the user why, or what to do."""
 
 
-def catch_signals() -> None:
-    """Hold SIGINT and SIGTERM until they are released; then the first one raises KeyboardInterrupt."""
-    hold_signals()
-    for number in _SIGNALS:  # SIGINT as well: a shell starts background jobs with SIGINT ignored
-        signal.signal(number, _interrupt)
+def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **options: Any) -> int:
+    """Serve the projects over HTTP until a signal comes; see make_app and Server. Return the exit status.
 
-
-def hold_signals(is_held: bool = True) -> None:
-    """Hold signals, or release them. Those that are held when the process ends change nothing."""
-    if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK if is_held else signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _interrupt(*_: object) -> None:
-    hold_signals()
-    for number in _SIGNALS:  # the other one may have come as well, and must not raise a second error
-        signal.signal(number, lambda *_: None)
-    raise KeyboardInterrupt
-
-
-def serve(database: str, *, host: str, port: int, timeout: float, quiet: bool, **options: Any) -> None:
-    """Serve the projects over HTTP until a signal comes; see make_app and Server.
-
-    quiet: whether requests are not logged. Raises CommandError, StoreError, KeysError.
+    workers: how many processes do. quiet: whether requests are not logged.
+    Raises CommandError, StoreError, KeysError.
     """
     _allow_many_connections()
     logging.raiseExceptions = False  # a log that cannot be written is no reason to write more to it
     logging.basicConfig(format="%(asctime)s %(message)s", level="WARNING" if quiet else "INFO")
+    if workers == 1:
+        _serve_in_this_process(database, host, port, None, **options)
+        return 0
+    if not CAN_SHARE_A_PORT:
+        raise CommandError(f"--workers {workers}: more than one is possible on Linux only")
+    if database == ":memory:":
+        raise CommandError(
+            f"--workers {workers}: each would have projects of its own in :memory:; give a file"
+        )
+    signals.hold_signals()
+    try:
+        holder = hold_port(host, port)
+    except (OSError, UnicodeError) as error:
+        raise _cannot_listen(host, port, error) from None
+    with holder:
+        worker = start_workers(workers)
+        if isinstance(worker, int):
+            return worker
+        signals.hold_signals(False)
+        host, port = holder.getsockname()[:2]
+        _serve_in_this_process(database, host, port, worker, **options)
+    return 0
+
+
+def _serve_in_this_process(
+    database: str, host: str, port: int, worker: Worker | None, *, timeout: float, **options: Any
+) -> None:
     try:
         app = make_app(database, **options)
     except ValueError as error:  # all other options were checked when they were parsed
         raise CommandError(f"environment variable {ADMIN_SECRET_VARIABLE}: {error}") from None
     with contextlib.closing(app.store):
-        try:
-            server = Server(host, port, app, timeout=timeout, headers=app.common_headers)
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise CommandError(
-                f"cannot listen on {host}, port {port}: {reason};"
-                " choose another with --host or --port; --port 0 takes any free one"
-            ) from None
         # From here on, a signal only ends the sleep, so that shutdown() always follows the start.
-        catch_signals()
+        signals.catch_signals()
+        headers = app.common_headers
+        try:
+            server = Server(host, port, app, timeout=timeout, headers=headers, is_shared=worker is not None)
+        except (OSError, UnicodeError) as error:
+            raise _cannot_listen(host, port, error) from None
         with server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            if not (server.is_local or options["keys"] or options["admin_secret"]):
-                warn(
-                    "everybody who can reach this address can"
-                    f" {'read' if options['read_only'] else 'change'} all projects;"
-                    " give --keys FILE, or listen on 127.0.0.1"
-                )
-            for path in [] if options["keys"] else _unused_keys(database):
-                warn(f"the keys in {path} are not used; give --keys {path}")
-            where = database if database == ":memory:" else os.path.abspath(database)
-            with contextlib.suppress(OSError):  # nobody can read it; the server serves all the same
-                print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
+            if worker:
+                worker.report()
+            if worker is None or worker.is_last:
+                _announce(server, database, options)
             with contextlib.suppress(KeyboardInterrupt, MemoryError):  # if a signal's handler finds none
-                hold_signals(False)
-                while True:
-                    time.sleep(_POLL_SECONDS)
-            if hasattr(signal, "alarm"):  # not on Windows
-                signal.alarm(_MOST_SECONDS_TO_STOP)
+                signals.hold_signals(False)
+                while not (worker and worker.is_orphan()):
+                    time.sleep(signals.POLL_SECONDS)
+                signals.hold_signals()
+            signals.end_within(_MOST_SECONDS_TO_STOP)
             server.shutdown()
+
+
+def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> CommandError:
+    reason = getattr(error, "strerror", None) or error
+    return CommandError(
+        f"cannot listen on {host}, port {port}: {reason};"
+        " choose another with --host or --port; --port 0 takes any free one"
+    )
+
+
+def _announce(server: Server, database: str, options: dict[str, Any]) -> None:
+    if not (server.is_local or options["keys"] or options["admin_secret"]):
+        warn(
+            "everybody who can reach this address can"
+            f" {'read' if options['read_only'] else 'change'} all projects;"
+            " give --keys FILE, or listen on 127.0.0.1"
+        )
+    for path in [] if options["keys"] else _unused_keys(database):
+        warn(f"the keys in {path} are not used; give --keys {path}")
+    where = database if database == ":memory:" else os.path.abspath(database)
+    with contextlib.suppress(OSError):  # nobody can read it; the server serves all the same
+        print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
 
 
 def say(text: str, *, is_done: bool = False) -> None:

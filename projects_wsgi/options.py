@@ -100,6 +100,9 @@ BUSY_TIMEOUT = Option(
 TIMEOUT = Option(
     "timeout", float, 30, "how long a client may be idle or take to send a request", "SECONDS", maximum=86_400
 )
+WORKERS = Option(
+    "workers", int, 1, "the processes that serve; more than one on Linux only", minimum=1, maximum=64
+)
 KEYS = Option("keys", str, None, "the keys file; without one, everybody may do everything", "FILE")
 READ_ONLY = Option("read_only", bool, False, "answer every change with 403")
 QUIET = Option("quiet", bool, False, "do not log requests")
@@ -107,5 +110,5 @@ QUIET = Option("quiet", bool, False, "do not log requests")
 # In the order of --help and of the README.
 OPTIONS = (
     *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_PAGE_BYTES, MAX_BODY_SIZE),
-    *(MAX_DATABASE_SIZE, BUSY_TIMEOUT, TIMEOUT, KEYS, READ_ONLY, QUIET),
+    *(MAX_DATABASE_SIZE, BUSY_TIMEOUT, TIMEOUT, WORKERS, KEYS, READ_ONLY, QUIET),
 )

@@ -718,3 +718,24 @@ def _listen(host: str, port: int, is_shared: bool) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def hold_port(host: str, port: int) -> socket.socket:
+    """Return a socket that keeps a port, on which it does not listen, for this user's shared servers.
+
+    port: 0 takes a free one. Raises OSError if there is a server already, also a shared one.
+    """
+    with _listen(host, port, False) as alone:
+        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+        holder = socket.socket(alone.family)
+        try:
+            for option in (socket.SO_REUSEPORT, socket.SO_REUSEADDR):
+                holder.setsockopt(socket.SOL_SOCKET, option, True)
+            holder.bind(alone.getsockname())
+            # Now that it is bound beside earlier clients' connections, it refuses who does not share.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, False)
+        except BaseException:
+            holder.close()
+            raise
+        return holder
+

@@ -60,8 +60,10 @@ ALLOWED: dict[str, set[str]] = {
     "auth": {"wsgi"},
     "keys": {"auth", "files", "wsgi"},
     "": {"app", "auth", "keys", "model", "options", "storage", "storage.sqlite", "wire"},
-    "commands": {"", "auth", "keys", "server", "storage.upkeep"},
-    "cli": {"", "auth", "commands", "model", "options"},
+    "signals": set(),
+    "workers": {"signals"},
+    "commands": {"", "auth", "keys", "server", "signals", "storage.upkeep", "workers"},
+    "cli": {"", "auth", "commands", "model", "options", "signals"},
     "testing": {"", "server"},
     "__main__": {"cli"},
 }

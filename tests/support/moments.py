@@ -15,7 +15,7 @@ import time
 from types import FrameType
 from typing import Any
 
-from projects_wsgi import cli, commands
+from projects_wsgi import cli, signals
 
 PACKAGE = os.path.dirname(cli.__file__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -24,7 +24,7 @@ LAST_LINES = 15
 
 def main() -> None:
     step, arguments = int(sys.argv[1]), sys.argv[2:]
-    commands._POLL_SECONDS = 0.005  # so that the server stops sooner
+    signals.POLL_SECONDS = 0.005  # so that the server stops sooner
     _, count = run(arguments, moment=0)
     for moment in (*range(step, count - LAST_LINES, step), *range(count - LAST_LINES, count)):
         status, _ = run(arguments, moment)
