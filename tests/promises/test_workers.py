@@ -185,7 +185,7 @@ def test_a_worker_that_ends_is_replaced_and_clients_go_on(
     tmp_path: Path, number: signal.Signals, how: str
 ) -> None:
     with running_server(*TWO, cwd=tmp_path) as process, clients_of_each(process) as clients:
-        gone, stays = clients
+        stays, gone = children(process.popen.pid)
         os.kill(gone, number)
         wait_until(lambda: len(set(children(process.popen.pid)) - {gone}) == 2)
         clients[stays].sendall(GET)
@@ -195,6 +195,7 @@ def test_a_worker_that_ends_is_replaced_and_clients_go_on(
             assert gone not in later
     (line,) = process.log.splitlines()
     assert line.endswith(f" worker {gone} has ended {how}; another is started")
+    assert process.output.count("Serving") == 1
 
 
 def test_while_all_workers_are_gone_no_other_server_gets_the_port(tmp_path: Path) -> None:
@@ -296,7 +297,11 @@ def test_when_the_parent_is_killed_the_workers_stop(tmp_path: Path) -> None:
         clients_of_each(process) as clients,
     ):
         process.popen.kill()
-        wait_until(lambda: not any(map(lives, clients)), 4)
+        try:
+            wait_until(lambda: not any(map(lives, clients)), 4)
+        finally:
+            for worker in filter(lives, clients):
+                os.kill(worker, signal.SIGKILL)
     assert process.log == ""
     assert [path.name for path in tmp_path.iterdir()] == ["projects.db"]  # closed as it should be
 
