@@ -352,11 +352,14 @@ sys.exit(cli.main(["--port", "0", "--busy-timeout", "25", "--workers", "2"]))
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_until(lambda: children(popen.pid))
-        time.sleep(0.2)
-        (worker,) = children(popen.pid)  # the other one waits for it
-        popen.terminate()
-        assert popen.communicate(timeout=10) == ("\n", "")
+        try:
+            wait_until(lambda: children(popen.pid))
+            time.sleep(0.2)
+            (worker,) = children(popen.pid)  # the other one waits for it
+            popen.terminate()
+            assert popen.communicate(timeout=10) == ("\n", "")
+        finally:
+            popen.kill()
     assert popen.returncode == 0
     assert not lives(worker)
 
