@@ -14,7 +14,8 @@ from typing import Any
 
 from . import SQLiteStore, keys, make_app, signals
 from .auth import Role
-from .server import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, Server, hold_port
+from .server import Server
+from .sockets import allow_many_connections, hold_port
 from .storage import upkeep
 from .workers import CAN_SHARE_A_PORT, Worker, start_workers
 
@@ -34,7 +35,7 @@ def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **o
     workers: how many processes do. quiet: whether requests are not logged.
     Raises CommandError, StoreError, KeysError.
     """
-    _allow_many_connections()
+    allow_many_connections()
     logging.raiseExceptions = False  # a log that cannot be written is no reason to write more to it
     logging.basicConfig(format="%(asctime)s %(message)s", level="WARNING" if quiet else "INFO")
     if workers == 1:
@@ -214,12 +215,3 @@ def _draw_progress(done: int, total: int) -> None:
     bar = "#" * (40 * done // total)
     end = "" if done < total else "\n"
     print(f"\r[{bar:<40}] {100 * done // total:3d} %", end=end, file=sys.stderr, flush=True)
-
-
-def _allow_many_connections() -> None:
-    """Raise this process's limit of file descriptors, which is often low for historical reasons."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource  # Windows has none
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, MAX_CONNECTIONS + RESERVED_DESCRIPTORS), hard))

@@ -31,12 +31,11 @@ from typing import Any, Callable, cast
 
 from .http1 import Body, BodyError, find_head, parse_head, render_answer, request_line
 from .options import TIMEOUT
+from .sockets import listen, most_connections
 from .wsgi import TEXT, Environ, Headers, HTTPError, Response, StartResponse, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
 
-MAX_CONNECTIONS = 2_000
-RESERVED_DESCRIPTORS = 100  # left to the application, whose database needs some
 LINGER_SECONDS = 2.0
 GRACE_SECONDS = 5.0
 _PATIENCE_SECONDS = 0.005  # that the leader may take for an answer
@@ -49,7 +48,6 @@ _BREATH_SECONDS = 0.02  # until the next try, if there was no memory
 _LOOK_SECONDS = 0.005  # between two looks at whether something has ended
 _PIECE_SIZE = 65_536  # bytes received at a time
 _SENT_SIZE = 262_144  # bytes sent at a time to a client that reads slowly
-_BACKLOG = 1_024  # clients that wait to be accepted
 
 
 class Server:
@@ -65,7 +63,7 @@ class Server:
     ``with Server(...) as server: server.serve_forever()``. Leaving the block closes idle connections at
     once. A request that has begun to arrive, or is being answered, has GRACE_SECONDS to get its answer;
     then its connection is closed without one.
-    At most MAX_CONNECTIONS are served at a time, fewer if the process may open few files; other clients wait.
+    At most sockets.MAX_CONNECTIONS are served at a time, fewer if the process may open few files.
     A server stays with its process: a forked child closes the sockets that it inherits.
     """
 
@@ -82,7 +80,7 @@ class Server:
         self.application = application
         self.headers = list(headers)
         self.timeout = timeout
-        self.socket = _listen(host, port, is_shared)
+        self.socket = listen(host, port, is_shared)
         self.host: str = str(self.socket.getsockname()[0])
         self.port: int = self.socket.getsockname()[1]
         self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
@@ -104,7 +102,7 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._connections: set[_Connection] = set()
         self._ready: deque[_Connection] = deque()  # those whose next request may have come with the last
-        self._max_connections = _most_connections()
+        self._max_connections = most_connections()
         self._is_accepting = False
         self._look_seconds = min(1.0, max(timeout / 4, _LOOK_SECONDS))  # between two looks at deadlines
         self._next_look = 0.0
@@ -689,53 +687,3 @@ def _open_servers() -> weakref.WeakSet[Server]:
     if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
         os.register_at_fork(after_in_child=forget)
     return servers
-
-
-def _most_connections() -> int:
-    """Return how many connections leave enough file descriptors to the application."""
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit
-        return MAX_CONNECTIONS
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit < 0:  # infinity
-        return MAX_CONNECTIONS
-    return min(MAX_CONNECTIONS, max(limit - RESERVED_DESCRIPTORS, limit // 4))
-
-
-def _listen(host: str, port: int, is_shared: bool) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
-        if is_shared:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def hold_port(host: str, port: int) -> socket.socket:
-    """Return a socket that keeps a port, on which it does not listen, for this user's shared servers.
-
-    port: 0 takes a free one. Raises OSError if there is a server already, also a shared one.
-    """
-    with _listen(host, port, False) as alone:
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
-        holder = socket.socket(alone.family)
-        try:
-            for option in (socket.SO_REUSEPORT, socket.SO_REUSEADDR):
-                holder.setsockopt(socket.SOL_SOCKET, option, True)
-            holder.bind(alone.getsockname())
-            # Now that it is bound beside earlier clients' connections, it refuses who does not share.
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, False)
-        except BaseException:
-            holder.close()
-            raise
-        return holder
-

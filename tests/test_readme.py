@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from projects_wsgi import SQLiteStore, http1, server
+from projects_wsgi import SQLiteStore, http1, sockets
 from projects_wsgi.options import OPTIONS
 
 from .hosts import recipes
@@ -189,7 +189,7 @@ def constant(file: str, name: str) -> int:
 def test_the_table_of_limits_is_the_servers() -> None:
     limits = {name: [value, beyond] for name, value, beyond in rows("limit")}
     connections, _ = limits["connections at a time, of which only slow requests take a thread"]
-    assert connections.startswith(f"{server.MAX_CONNECTIONS:,},")
+    assert connections.startswith(f"{sockets.MAX_CONNECTIONS:,},")
     assert limits["request line, in bytes"] == [f"{http1.MAX_HEAD_SIZE:,}", "414"]
     headers, status = limits["all header lines, in bytes; how many"]
     assert (headers, status) == (f"{http1.MAX_HEAD_SIZE:,}; {http1.MAX_HEADERS}", "431")

@@ -20,7 +20,7 @@ from wsgiref.validate import validator
 
 import pytest
 
-from projects_wsgi import ProjectsApp, SQLiteStore, make_app
+from projects_wsgi import ProjectsApp, SQLiteStore, make_app, sockets
 from projects_wsgi import server as bundled
 from projects_wsgi.server import Server
 
@@ -34,7 +34,7 @@ TIMEOUT = 0.3
 def serving(application: Any, *, max_connections: int = 0, **options: Any) -> Iterator[Server]:
     """Serve an application in this process; max_connections: 0 for as many as usual."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundled, "MAX_CONNECTIONS", max_connections or bundled.MAX_CONNECTIONS)
+        patch.setattr(sockets, "MAX_CONNECTIONS", max_connections or sockets.MAX_CONNECTIONS)
         server = Server("127.0.0.1", 0, application, **options)
     with server:
         thread = threading.Thread(target=server.serve_forever)
