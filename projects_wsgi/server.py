@@ -406,7 +406,9 @@ class Server:
 
     def _refuse(self, connection: _Connection, error: HTTPError) -> None:
         """Answer with an error, and read no more from a connection."""
-        connection.head, connection.environ, connection.is_last = connection.unread, {}, True
+        connection.head, connection.is_last = connection.unread, True
+        method = request_line(connection.head).partition(b" ")[0]
+        connection.environ = {"REQUEST_METHOD": method.decode("latin-1")}
         connection.send_at_once(connection.answer(_responder(error.response, self.headers)))
         self._end_request(connection)
 
@@ -574,7 +576,7 @@ class _Connection:
                 result.close()
         if self.server.is_stopping or (self.body is not None and not self.body.can_be_skipped):
             self.is_last = True
-        is_head = self.head.startswith(b"HEAD ")
+        is_head = self.environ["REQUEST_METHOD"] == "HEAD"
         if logger.isEnabledFor(logging.INFO):
             line = request_line(self.head).decode("latin-1")
             size = 0 if is_head else len(body)

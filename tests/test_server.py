@@ -240,8 +240,9 @@ def test_a_204_and_a_304_have_neither_body_nor_length(status: str) -> None:
             assert "content-length" not in headers
 
 
-def test_a_head_has_the_length_and_no_body(client: Client) -> None:
-    client.send(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+@pytest.mark.parametrize("before", [b"", b"\r\n"])
+def test_a_head_has_the_length_and_no_body(client: Client, before: bytes) -> None:
+    client.send(before + b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     status, headers, _ = client.receive(is_head=True)
     assert (status, headers["content-length"]) == (200, "2")
     assert client.ask(get())[0] == 200
@@ -539,8 +540,9 @@ def test_what_is_too_large_has_its_status(client: Client, request_: bytes, statu
     assert client.is_closed()
 
 
-def test_a_head_that_is_refused_has_no_body(client: Client) -> None:
-    client.send(b"HEAD /healthz HTTP/1.1\r\n\r\n")
+@pytest.mark.parametrize("before", [b"", b"\r\n"])
+def test_a_head_that_is_refused_has_no_body(client: Client, before: bytes) -> None:
+    client.send(before + b"HEAD /healthz HTTP/1.1\r\n\r\n")
     status, headers, _ = client.receive(is_head=True)
     assert (status, headers["connection"]) == (400, "close")
     assert client.is_closed()
