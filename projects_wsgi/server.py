@@ -108,11 +108,11 @@ class Server:
         self._next_look = 0.0
         # Every thread's
         self._change = threading.Lock()
-        self._lead = threading.Lock()  # held by who leads; until there is a first leader, by nobody
+        self._lead = threading.Lock()  # held by who leads; until serve_forever, nobody does
         self._lead.acquire()
         self._leader = 0  # the thread that leads
         # When the leader called the application, and for whom
-        self._call: tuple[float, _Connection] | None = None
+        self._call: tuple[float, _Connection | None] | None = None
         self._wary_until = 0.0
         self._followers = self._threads = 0
         self._returned: deque[_Connection] = deque()  # from the threads that kept them
@@ -139,8 +139,9 @@ class Server:
             self._is_serving = not self.is_stopping
         try:
             if self._is_serving:
-                self._start_follower()
-                self._lead.release()
+                self._leader = _thread.get_ident()
+                if not self._keep(None):
+                    raise RuntimeError("can't start new thread")
                 self._watch()
         finally:
             self._is_serving = False
@@ -208,9 +209,10 @@ class Server:
                     self._attention.wait()
                 self._is_watching = True
 
-    def note_slow(self, connection: _Connection) -> None:
+    def note_slow(self, connection: _Connection | None) -> None:
         """Expect that the next request of this client takes long too, and for a while those of new ones."""
-        connection.is_slow = True
+        if connection is not None:
+            connection.is_slow = True
         self._wary_until = time.monotonic() + _WARY_SECONDS
 
     def _leave_lead(self) -> None:
@@ -222,8 +224,9 @@ class Server:
         with self._change:
             if self._followers and self._call:  # both may have ended in the meantime
                 _, connection = self._call
-                self._selector.unregister(connection.socket)
-                connection.is_kept = True
+                if connection is not None:
+                    self._selector.unregister(connection.socket)
+                    connection.is_kept = True
                 self._call = None
                 self._leader = 0
                 self._lead.release()
@@ -386,7 +389,7 @@ class Server:
             return True
         return self._end_request(connection)
 
-    def _keep(self, connection: _Connection) -> bool:
+    def _keep(self, connection: _Connection | None) -> bool:
         """Leave the lead to another thread, and keep a connection. Tell whether a thread was to be had."""
         self._call = time.monotonic(), connection
         try:
