@@ -339,7 +339,8 @@ def render_answer(
         headers = [header for header in headers if header[0].lower() != "content-length"]
         body = b""
     elif "content-length" not in names:
-        headers = [*headers, ("Content-Length", length)]
+        if body or not is_head:  # RFC 9110, 8.6: without a body, nobody knows what a GET would have
+            headers = [*headers, ("Content-Length", length)]
     elif (value := headers[names.index("content-length")][1]) != length and not is_head:
         raise ValueError(f"Content-Length is {value}, but the body has {length} bytes")
     lines = [f"HTTP/1.1 {status}", *[name + ": " + value for name, value in headers]]

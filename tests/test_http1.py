@@ -1039,9 +1039,10 @@ def test_an_answer_is_read_by_a_client_as_it_was_given(
     kept = [header for header in given_headers if not (is_empty and header[0] == "Content-Length")]
     assert received.headers[: len(kept)] == kept
     given_names = [name.lower() for name, _ in given_headers]
+    has_length = "content-length" not in given_names and not is_empty and (body != b"" or not is_head)
     added = [name for name, _ in received.headers[len(kept) :]]
     assert added == [
-        *(["Content-Length"] if "content-length" not in given_names and not is_empty else []),
+        *(["Content-Length"] if has_length else []),
         *(["Date"] if "date" not in given_names else []),
         *(["Server"] if "server" not in given_names else []),
         *(["Connection"] if is_last else []),
@@ -1066,6 +1067,12 @@ def test_the_answer_to_a_head_has_the_length_that_a_get_would_have() -> None:  #
         received = receive(render_answer("200 OK", headers_, body, is_head=True), is_head=True)
         assert dict(received.headers)["Content-Length"] == "5"
         assert received.body == b""
+
+
+def test_a_length_that_nobody_knows_is_not_made_up() -> None:  # RFC 9110, 8.6
+    data = render_answer("200 OK", [], b"", is_head=True)
+    assert b"length" not in data.lower()
+    assert dict(receive(render_answer("200 OK", [], b"")).headers)["Content-Length"] == "0"
 
 
 @pytest.mark.parametrize("value", ["4", "6", "05", "+5", "-5", " 5", "5 ", "", "five", "5, 5", "0x5"])
