@@ -1114,7 +1114,7 @@ def test_what_is_no_header_is_refused(headers_: Any, is_head: bool) -> None:
 @pytest.mark.parametrize(
     "status",
     [
-        *("", "200", "200OK", "20 OK", "2000 OK", " 200 OK", "OK", "²00 OK", "+20 OK", "200\tOK", "٢٠٠ OK"),
+        *("", "200", "200OK", "20 OK", "2000 OK", " 200 OK", "OK", "²00 OK", "+20 OK", "200\tOK", "2٠٠ OK"),
         *("100 Continue", "101 Switching Protocols", "199 x", "600 x", "099 x", "000 x"),
         *("200 OK\r\nA: b", "200 OK\nA: b", "200 OK\r", "200 OK\n", "200 \r\n\r\n<html>", "200 \u0100"),
         *(b"200 OK", 200, None),
