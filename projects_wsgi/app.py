@@ -79,6 +79,7 @@ class ProjectsApp:
         except HTTPError as error:
             response = error.response
         except MemoryError:
+            self._pages.clear()
             response = wire.OUT_OF_MEMORY
             with contextlib.suppress(MemoryError):
                 logger.error("out of memory at %.800a", request_line(environ))

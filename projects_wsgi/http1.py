@@ -351,8 +351,8 @@ def render_answer(
     if is_last:
         lines.append("Connection: close")
     head = "\r\n".join(lines)
-    if head.count("\n") >= len(lines) or head.count("\r") >= len(lines):
-        raise ValueError("the status or a header has a line break in it")
+    if head.count("\n") >= len(lines) or head.count("\r") >= len(lines) or "\0" in head:  # RFC 9110, 5.5
+        raise ValueError("the status or a header has a line break or NUL in it")
     return (head + "\r\n\r\n").encode("latin-1") + (b"" if is_head else body)
 
 

@@ -1093,7 +1093,7 @@ def test_a_wrong_length_is_refused(value: str) -> None:
         *([(name, "x")] for name in ("", "A B", "A:", "A\t", "A\r\nB", "A\n", "A\x00", "é", "A\x85", "(A)")),
         *(
             [("A", value)]
-            for value in ("b\r\nC: d", "b\nC: d", "b\rC: d", "\r\n", "\n", "\r", "b\r\n c", "b\r\n\r\nd")
+            for value in ("b\r\nC: d", "b\nC: d", "b\rC: d", "\r\n", "\n", "\r", "b\r\n c", "b\r\n\r\nd", "b\0c")
         ),
         [("A", "b\r"), ("\nC", "d")],
         *([("A", value)] for value in (b"b", 1, None, 1.5, ["b"])),
