@@ -46,6 +46,7 @@ _CHUNK_LINE = re.compile(
 _HOP_BY_HOP = frozenset(  # RFC 9110, 7.6.1: they belong to the connection, which is the server's
     ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
 )
+_WITHOUT_BODY = ("204", "304")  # RFC 9110, 8.6 and 15.4.5: they have no length either
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -332,20 +333,36 @@ def render_answer(
     is_head: whether it answers a HEAD, so that the body is left away. is_last: whether the connection ends
     after it. Raises ValueError, TypeError for what an application must not send.
     """
-    names = tuple([name.lower() for name, _ in headers])
-    _check_head(status, names)
-    length = str(len(body))
-    if status[:3] in ("204", "304"):  # RFC 9110, 8.6 and 15.4.5: they have no body, and need no length
-        headers = [header for header in headers if header[0].lower() != "content-length"]
-        body = b""
-    elif "content-length" not in names:
-        if body or not is_head:  # RFC 9110, 8.6: without a body, nobody knows what a GET would have
-            headers = [*headers, ("Content-Length", length)]
-    elif (value := headers[names.index("content-length")][1]) != length and not is_head:
-        raise ValueError(f"Content-Length is {value}, but the body has {length} bytes")
+    head = _render_head(status, tuple(headers), len(body), is_head, is_last, int(time.time()))
+    return head if is_head or status[:3] in _WITHOUT_BODY else head + body
+
+
+@functools.lru_cache(maxsize=64)
+def _render_head(
+    status: str,
+    headers: tuple[tuple[str, str], ...],
+    size: int,
+    is_head: bool,
+    is_last: bool,
+    second: int,
+) -> bytes:
+    """Return status line and headers for a body of that size. Within a second, many answers have the same."""
+    if not re.fullmatch("[2-5][0-9]{2} .*", status, re.DOTALL):
+        raise ValueError(f"{status!r} is not the status of an answer")
+    names = [name.lower() for name, _ in headers]
+    for name in names:
+        if name in _HOP_BY_HOP or not re.fullmatch(_TOKEN, name):
+            raise ValueError(f"an application cannot send the header {name!r}")
     lines = [f"HTTP/1.1 {status}", *[name + ": " + value for name, value in headers]]
+    lengths = [value for name, (_, value) in zip(names, headers) if name == "content-length"]
+    if status[:3] in _WITHOUT_BODY:
+        lines = [line for line in lines if not line.lower().startswith("content-length:")]
+    elif not lengths and (size or not is_head):  # RFC 9110, 8.6: nobody knows what a GET would have
+        lines.append(f"Content-Length: {size}")
+    elif len(lengths) > 1 or (lengths != [str(size)] and not is_head):
+        raise ValueError(f"Content-Length is {', '.join(lengths)}, but the body has {size} bytes")
     if "date" not in names:
-        lines.append(_date_line(int(time.time())))
+        lines.append(f"Date: {_render_date(second)}")
     if "server" not in names:
         lines.append("Server: projects_wsgi")
     if is_last:
@@ -353,24 +370,11 @@ def render_answer(
     head = "\r\n".join(lines)
     if head.count("\n") >= len(lines) or head.count("\r") >= len(lines) or "\0" in head:  # RFC 9110, 5.5
         raise ValueError("the status or a header has a line break or NUL in it")
-    return (head + "\r\n\r\n").encode("latin-1") + (b"" if is_head else body)
+    return (head + "\r\n\r\n").encode("latin-1")
 
 
-@functools.lru_cache(maxsize=64)
-def _check_head(status: str, names: tuple[str, ...]) -> None:
-    """Raise ValueError for a status or names of headers, in lower case, that an application must not send."""
-    if not re.fullmatch("[2-5][0-9]{2} .*", status, re.DOTALL):
-        raise ValueError(f"{status!r} is not the status of an answer")
-    for name in names:
-        if name in _HOP_BY_HOP or not re.fullmatch(_TOKEN, name):
-            raise ValueError(f"an application cannot send the header {name!r}")
-    if names.count("content-length") > 1:
-        raise ValueError("Content-Length came twice")
-
-
-@functools.lru_cache(maxsize=1)
-def _date_line(second: int) -> str:
-    """Return the line for a second of time.time(). strftime would speak the locale's language."""
+def _render_date(second: int) -> str:
+    """Return a second of time.time() as HTTP has it. strftime alone would speak the locale's language."""
     now = time.gmtime(second)
     day, month = _DAYS[now.tm_wday], _MONTHS[now.tm_mon - 1]
-    return f"Date: {day}, {now.tm_mday:02} {month} {now.tm_year} {time.strftime('%H:%M:%S', now)} GMT"
+    return f"{day}, {now.tm_mday:02} {month} {now.tm_year} {time.strftime('%H:%M:%S', now)} GMT"

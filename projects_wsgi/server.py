@@ -573,12 +573,14 @@ class _Connection:
         self.written: list[bytes] = []
         result = application(self.environ, self._start_response)
         try:
-            body = b"".join([*self.written, *result])
+            body = b"".join(result)  # for which the application may call what _start_response has returned
         finally:
             if hasattr(result, "close"):
                 result.close()
         if self.server.is_stopping or (self.body is not None and not self.body.can_be_skipped):
             self.is_last = True
+        if self.written:
+            body = b"".join(self.written) + body
         is_head = self.environ["REQUEST_METHOD"] == "HEAD"
         if logger.isEnabledFor(logging.INFO):
             line = request_line(self.head).decode("latin-1")

@@ -1093,7 +1093,17 @@ def test_a_wrong_length_is_refused(value: str) -> None:
         *([(name, "x")] for name in ("", "A B", "A:", "A\t", "A\r\nB", "A\n", "A\x00", "é", "A\x85", "(A)")),
         *(
             [("A", value)]
-            for value in ("b\r\nC: d", "b\nC: d", "b\rC: d", "\r\n", "\n", "\r", "b\r\n c", "b\r\n\r\nd", "b\0c")
+            for value in (
+                "b\r\nC: d",
+                "b\nC: d",
+                "b\rC: d",
+                "\r\n",
+                "\n",
+                "\r",
+                "b\r\n c",
+                "b\r\n\r\nd",
+                "b\0c",
+            )
         ),
         [("A", "b\r"), ("\nC", "d")],
         *([("A", value)] for value in (b"b", 1, None, 1.5, ["b"])),
@@ -1134,7 +1144,7 @@ def test_the_date_is_now() -> None:
 
 @given(st.integers(0, 2**34))
 def test_a_date_is_an_imf_fixdate(second: int) -> None:  # RFC 9110, 5.6.7
-    assert http1._date_line(second) == "Date: " + email.utils.formatdate(second, usegmt=True)
+    assert http1._render_date(second) == email.utils.formatdate(second, usegmt=True)
 
 
 @pytest.fixture
@@ -1164,4 +1174,4 @@ def german(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_date_speaks_english_whatever_the_locale() -> None:
     second = 1_760_000_000
     assert time.strftime("%a %b", time.gmtime(second)) == "Do Okt"
-    assert http1._date_line(second) == "Date: Thu, 09 Oct 2025 08:53:20 GMT"
+    assert http1._render_date(second) == "Thu, 09 Oct 2025 08:53:20 GMT"
