@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
-import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -62,6 +60,9 @@ def _bring_back(path: str) -> bool:
     Linux shows the open files of this user's processes. From then on that process refuses all changes,
     because the log is not the one that it has open.
     """
+    import glob  # here, because few servers ever need them, and a start would take 3 ms longer
+    import shutil
+
     log = f"{path}-wal"
     removed: dict[object, str] = {}
     for link in glob.glob("/proc/[0-9]*/fd/*"):
