@@ -66,7 +66,8 @@ class File(Database):
         super().__init__(path, synchronous, max_size)
         self._log = f"{path}-wal"
         self._paths = (path, self._log, f"{path}-shm")
-        self._encoded_path = os.fsencode(path)  # because to encode it takes as long as to look
+        # Looked at all the time, and to encode them would take as long as to look.
+        self._encoded_paths = [os.fsencode(each) for each in self._paths]
         self._mode = WRITE
         self._connections: set[Any] = set()  # those that are open, in this process
         self._process = os.getpid()
@@ -105,7 +106,7 @@ class File(Database):
         now = time.monotonic()
         if now < self._next_look:
             try:
-                status = os.stat(self._encoded_path)
+                status = os.stat(self._encoded_paths[0])
                 if (status.st_dev, status.st_ino) == self._files[0]:
                     return
             except OSError:
@@ -132,13 +133,13 @@ class File(Database):
 
     def commit(self, session: Session) -> None:
         session.execute("COMMIT")
-        self._log_size = size_of(self._log)
+        self._log_size = size_of(self._encoded_paths[1])
 
     # The files, while it is open
 
     def _look(self) -> list[object]:
         """Return what tells the file, its log and its shared memory from others at the same paths."""
-        statuses = [status_of(path) for path in self._paths]
+        statuses = [status_of(path) for path in self._encoded_paths]
         file, log, _ = statuses
         self._seen_log_size = log.st_size if log else 0
         identities: list[object] = [status and (status.st_dev, status.st_ino) for status in statuses]
@@ -224,7 +225,7 @@ class File(Database):
     def _free_bytes(self) -> float:
         """Return what is free on the disk; infinity where the system does not tell."""
         try:
-            status = os.statvfs(self.path)
+            status = os.statvfs(self._encoded_paths[0])
         except (AttributeError, OSError):  # AttributeError: on Windows
             return math.inf
         return status.f_bavail * status.f_frsize

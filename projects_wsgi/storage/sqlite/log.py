@@ -143,7 +143,7 @@ def _is_open(path: str) -> bool:
     return False
 
 
-def status_of(path: str) -> os.stat_result | None:
+def status_of(path: str | bytes) -> os.stat_result | None:
     """Return the status of a file; None for no file."""
     try:
         return os.stat(path)
@@ -157,7 +157,7 @@ def identity_of(path: str) -> object:
     return status and (status.st_dev, status.st_ino)
 
 
-def size_of(path: str) -> int:
+def size_of(path: str | bytes) -> int:
     """Return the size of a file in bytes; 0 for no file."""
     status = status_of(path)
     return status.st_size if status else 0
