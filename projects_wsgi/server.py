@@ -32,7 +32,7 @@ from typing import Any, Callable, cast
 from .http1 import Body, BodyError, find_head, parse_head, render_answer, request_line
 from .options import TIMEOUT
 from .sockets import listen, most_connections
-from .wsgi import TEXT, Environ, Headers, HTTPError, Response, StartResponse, WSGIApplication
+from .wsgi import TEXT, Environ, HTTPError, Response, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
 
@@ -377,7 +377,7 @@ class Server:
         self._call = time.monotonic(), connection
         if not self._is_watching:
             self._attention.set()
-        answer = connection.answer(connection.application)
+        answer = connection.answer()
         if not self._end_call():
             connection.unsent = answer
             return True
@@ -387,7 +387,8 @@ class Server:
             if not self._keep(connection):
                 raise RuntimeError("can't start new thread")
             return True
-        return self._end_request(connection)
+        connection.end_request()
+        return self._go_on(connection)
 
     def _keep(self, connection: _Connection | None) -> bool:
         """Leave the lead to another thread, and keep a connection. Tell whether a thread was to be had."""
@@ -412,12 +413,9 @@ class Server:
         connection.head, connection.is_last = connection.unread, True
         method = request_line(connection.head).partition(b" ")[0]
         connection.environ = {"REQUEST_METHOD": method.decode("latin-1")}
-        connection.send_at_once(connection.answer(_responder(error.response, self.headers)))
-        self._end_request(connection)
-
-    def _end_request(self, connection: _Connection) -> bool:
+        connection.send_at_once(connection.answer(error.response))
         connection.end_request()
-        return self._go_on(connection)
+        self._go_on(connection)
 
     def _take_back(self, connection: _Connection) -> bool:
         """Take a connection back that another thread has kept."""
@@ -509,7 +507,7 @@ class _Connection:
     __slots__ = (
         *("server", "socket", "address", "unread", "searched", "deadline"),
         *("is_kept", "is_slow", "is_lingering", "is_over"),
-        *("head", "environ", "application", "body", "is_last", "status", "headers", "written", "unsent"),
+        *("head", "environ", "body", "is_last", "status", "headers", "written", "unsent"),
     )
 
     def __init__(self, server: Server, client: socket.socket, address: str) -> None:
@@ -522,7 +520,6 @@ class _Connection:
         self.unread = self.unsent = b""
         self.searched = 0  # bytes of unread, in which no head ends
         self.body: Body | None = None
-        self.application = server.application
         self.is_kept = self.is_slow = self.is_lingering = self.is_over = False
 
     def is_idle(self) -> bool:
@@ -549,8 +546,6 @@ class _Connection:
         else:
             stream = io.BytesIO(came[: framing.length])
             self.unread = came[framing.length :]
-        is_for_server = self.environ["PATH_INFO"] == "*"  # RFC 9110, 9.3.7
-        self.application = _answer_asterisk if is_for_server else self.server.application
         self.environ["REMOTE_ADDR"] = self.address
         self.environ["wsgi.errors"] = sys.stderr
         self.environ["wsgi.input"] = stream
@@ -561,12 +556,17 @@ class _Connection:
         is_change = self.environ["REQUEST_METHOD"] not in ("GET", "HEAD")
         return is_change or self.is_slow or self.body is not None
 
-    def answer(self, application: WSGIApplication) -> bytes:
-        """Return what the application answers; if it fails, an error."""
+    def answer(self, response: Response | None = None) -> bytes:
+        """Return a response, or what the application answers; if that fails, an error."""
+        if response is None and self.environ["PATH_INFO"] == "*":
+            response = _ALL_METHODS
         try:
-            return self._render(application)
+            return self._render(self.server.application if response is None else self._respond(response))
         except BaseException as error:
-            return self._render(_responder(_excuse(error), self.server.headers))
+            return self._render(self._respond(_excuse(error)))
+
+    def _respond(self, response: Response) -> WSGIApplication:
+        return lambda _, start_response: response.send(start_response, self.server.headers, with_body=True)
 
     def _render(self, application: WSGIApplication) -> bytes:
         self.status = ""
@@ -597,19 +597,20 @@ class _Connection:
 
     def end_request(self) -> None:
         """Make ready for what comes after the answer. Raises OSError."""
-        if self.body is not None:
-            while not self.is_last and self.body.read(_PIECE_SIZE):
+        body, self.body = self.body, None
+        if body is not None:
+            while not self.is_last and body.read(_PIECE_SIZE):
                 pass
-            self.unread = self.body.rest
+            self.unread = body.rest
+        self.environ = {}  # an idle connection should hold nothing of a request
         self.searched = 0
         self.deadline = time.monotonic() + (LINGER_SECONDS if self.is_last else self.server.timeout)
         if self.is_last:
             # To close with something unread would reset the connection, and the answer could be lost.
-            self.is_lingering = bool(self.unread) or self.body is not None
+            self.is_lingering = bool(self.unread) or body is not None
             self.is_over = not self.is_lingering
             self.unread = b""
             self.socket.shutdown(socket.SHUT_WR)
-        self.body = None
 
     # Only where this thread keeps it, because these wait
 
@@ -617,7 +618,7 @@ class _Connection:
         """Answer, or send what is left of the answer. Raises OSError."""
         if not self.unsent:
             began = time.monotonic()
-            self.unsent = self.answer(self.application)
+            self.unsent = self.answer()
             self.is_slow = False
             if time.monotonic() - began >= _PATIENCE_SECONDS:
                 self.server.note_slow(self)
@@ -657,11 +658,6 @@ class _Connection:
             self.socket.shutdown(socket.SHUT_RDWR)
 
 
-def _responder(response: Response, headers: Headers) -> WSGIApplication:
-    """Return an application that answers with a response."""
-    return lambda _, start_response: response.send(start_response, headers, with_body=True)
-
-
 def _excuse(error: BaseException) -> Response:
     """Return what the client is told of an error that the application has let out, and log it."""
     if isinstance(error, BodyError):
@@ -673,12 +669,8 @@ def _excuse(error: BaseException) -> Response:
     return Response(500, TEXT, b"Internal Server Error")
 
 
-def _answer_asterisk(_: Environ, start_response: StartResponse) -> list[bytes]:
-    """Answer OPTIONS *; what a path allows is for the application to say."""
-    start_response("204 No Content", [("Allow", "GET, HEAD, OPTIONS, POST, PUT, DELETE")])
-    return []
-
-
+# OPTIONS * asks the server itself (RFC 9110, 9.3.7); what a path allows, the application says.
+_ALL_METHODS = Response(204, headers=[("Allow", "GET, HEAD, OPTIONS, POST, PUT, DELETE")])
 _NO_THREAD = HTTPError(503, "The server can start no thread for this; try again", [("Retry-After", "1")])
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -472,6 +473,24 @@ def test_a_body_that_is_cut_off_creates_nothing(
         client.socket.shutdown(socket.SHUT_WR)
         assert client.receive()[0] == 400
     assert [row[1] for row in projects_app.store.list_rows()] == ["default"]
+
+
+@pytest.mark.parametrize("size", [1_000, 200_000])
+def test_an_idle_connection_holds_nothing_of_what_was_sent_over_it(size: int) -> None:
+    bodies: list[weakref.ref[Any]] = []
+
+    def read(environ: Any, start_response: Any) -> Any:
+        bodies.append(weakref.ref(environ["wsgi.input"]))
+        environ["wsgi.input"].read()
+        start_response("204 No Content", [])
+        return []
+
+    with serving(read) as server, contextlib.closing(Client(server)) as client:
+        assert client.ask(post(b"x" * size, f"Content-Length: {size}"))[0] == 204
+        deadline = time.monotonic() + 5
+        while bodies[0]() is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
 
 
 # What is refused
