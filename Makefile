@@ -28,7 +28,7 @@ FAULTS_PACKAGES = fuse libfuse2
 test-faults: $(VENV)/.faults ## kill and overload real processes, fill their disk, cut its power (takes minutes)
 	@{ test -x /usr/bin/fusermount && ldconfig -p | grep -q 'libfuse\.so\.2'; } || \
 		$(call install_packages,$(FAULTS_PACKAGES))
-	$(BIN)/python -m pytest -rP tests/faults $(ARGS)
+	$(BIN)/python -X dev -m pytest -rP tests/test_server.py tests/faults $(ARGS)
 
 test-clients: $(VENV)-clients/.installed ## run the official Phoenix client against the server
 	$(VENV)-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
