@@ -62,8 +62,10 @@ test-package: $(VENV)/.dev ## build the package, install it in a new environment
 	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
 	cd $(VENV)-package && bin/projects-wsgi --version
 
-pythons: ## list the Pythons of this machine: one of each version, 3.9 and later
-	@for minor in 9 10 11 12 13 14 15; do \
+pythons: ## list this machine's other Pythons: one of each version, 3.9 and later
+	@this=$$($(PYTHON) -c 'import sys; print(sys.version_info[1])'); \
+	for minor in 9 10 11 12 13 14 15; do \
+		test $$minor != $$this || continue; \
 		for python in $$(ls "$$(pyenv root 2>/dev/null)/versions/3.$$minor".*/bin/python 2>/dev/null) \
 				python3.$$minor; do \
 			if $$python -c 'import ensurepip, sqlite3' 2>/dev/null; then echo $$python; break; fi; \
@@ -80,7 +82,7 @@ test-python: ## run tests and types on PYTHON, in a virtual environment of its v
 	@$(call make_with,$(PYTHON)) test types
 
 # The environments are made one after the other, because each installation writes the same *.egg-info.
-test-pythons: ## run tests and types on each Python of this machine, two at a time
+test-pythons: ## run tests and types on each other Python of this machine, two at a time
 	@set -e; for python in $$($(MAKE) --silent pythons); do $(call make_with,$$python) environment; done
 	@$(MAKE) --silent pythons | xargs -n 1 -P 2 sh -c ' \
 		output=$$($(MAKE) --no-print-directory PYTHON=$$0 test-python 2>&1); status=$$?; \
