@@ -33,7 +33,7 @@ def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 def pythons() -> list[str]:
     """Return the interpreters that the machine has, one of each version; this one if there is no other."""
-    return make("--silent", "pythons").stdout.split() or [sys.executable]
+    return [sys.executable, *make("--silent", "pythons").stdout.split()]
 
 
 @pytest.fixture(scope="module")
