@@ -448,8 +448,9 @@ class Server:
         now = time.monotonic()
         self._next_look = now + self._look_seconds
         for connection in list(self._connections):
-            is_due = now >= connection.deadline or (is_stopping and connection.is_idle())
-            if is_due and not connection.is_kept:
+            if connection.is_kept:  # by a thread, and to look whether it is idle might wait with that
+                continue
+            if now >= connection.deadline or (is_stopping and connection.is_idle()):
                 self._attempt(self._end_late, connection)
         self._listen_again(not is_stopping)
         if is_stopping:

@@ -784,6 +784,30 @@ def test_a_client_that_was_asked_for_its_body_is_answered_when_the_server_stops(
     client.close()
 
 
+def test_when_the_server_stops_a_client_that_reads_slowly_does_not_hold_up_others() -> None:
+    def answer(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"x" * (20_000_000 if environ["PATH_INFO"] == "/long" else 1)]
+
+    with (
+        serving(answer) as server,
+        contextlib.closing(Client(server)) as slow,
+        contextlib.closing(Client(server)) as client,
+    ):
+        slow.send(get("/long"))
+        assert slow.socket.recv(10) == b"HTTP/1.1 2"
+        client.send(get()[:-1])
+        time.sleep(0.1)  # until a thread waits for the slow one
+        stopper = threading.Thread(target=server.shutdown)
+        began = time.monotonic()
+        stopper.start()
+        stopper.join()
+        client.send(get()[-1:])
+        assert client.receive()[0] == 200
+        assert time.monotonic() - began < bundled.GRACE_SECONDS / 2
+        slow.close()
+
+
 @pytest.mark.parametrize("begun", BEGUN.values(), ids=BEGUN.keys())
 def test_what_has_not_arrived_within_the_grace_period_is_closed_without_an_answer(
     projects_app: ProjectsApp, monkeypatch: pytest.MonkeyPatch, begun: bytes
