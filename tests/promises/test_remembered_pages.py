@@ -64,6 +64,15 @@ def by_restoring(store: SQLiteStore, tmp_path: Path) -> None:
     store.restore(tmp_path / "backup.db")
 
 
+def by_restoring_with_an_error_at_the_end(store: SQLiteStore, tmp_path: Path) -> None:
+    def fail_at_the_end(done: int, total: int) -> None:
+        if done == total:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        store.restore(tmp_path / "backup.db", fail_at_the_end)
+
+
 def by_another_store(store: SQLiteStore, tmp_path: Path) -> None:
     with closing(SQLiteStore(store.path)) as other:
         other.create("two")
@@ -73,6 +82,7 @@ CHANGES: dict[str, Callable[[SQLiteStore, Path], object]] = {
     "create": lambda store, _: store.create("two"),
     "delete": lambda store, _: store.delete("one"),
     "restore": by_restoring,
+    "restore, with an error at the end": by_restoring_with_an_error_at_the_end,
     "another process's SQL": by_sql,
     "another store": by_another_store,
 }

@@ -121,8 +121,8 @@ class SQLiteStore(Store):
             # Only now, because to check and to copy a backup takes long.
             Loan(self._writers, self._busy_timeout) as session,
         ):
+            self._restorations += 1  # first: progress may raise when all is replaced
             upkeep.replace(source, session, progress)
-            self._restorations += 1
 
     # What the base class asks of an engine
 
