@@ -50,6 +50,19 @@ _PIECE_SIZE = 65_536  # bytes received at a time
 _SENT_SIZE = 262_144  # bytes sent at a time to a client that reads slowly
 
 
+def _insisting(step: Callable[[Server], bool]) -> Callable[[Server], bool]:
+    """Have a step, without which it would not be clear who leads, tried until there is memory for it."""
+
+    def insist(server: Server) -> bool:
+        while True:
+            try:
+                return step(server)
+            except MemoryError:
+                time.sleep(_BREATH_SECONDS)
+
+    return insist
+
+
 class Server:
     """Serves a WSGI application over HTTP/1.1.
 
@@ -164,6 +177,7 @@ class Server:
         self.shutdown()
         self._wait_while(lambda: self._is_serving or self._threads > 0)
         self._is_over = True
+        self._attention.set()
         for connection in list(self._connections):
             connection.hang_up()
         self._close_sockets()
@@ -198,16 +212,18 @@ class Server:
             time.sleep(_PATIENCE_SECONDS)
             call = self._call
             quiet_looks = 0 if call else quiet_looks + 1
-            if call and time.monotonic() - call[0] >= _PATIENCE_SECONDS:
-                self.note_slow(call[1])
-                with contextlib.suppress(RuntimeError, MemoryError):  # the leader will do without
+            try:
+                if call and time.monotonic() - call[0] >= _PATIENCE_SECONDS:
+                    self.note_slow(call[1])
                     self._leave_lead()
-            elif quiet_looks > _QUIET_LOOKS:
-                self._attention.clear()
-                self._is_watching = False
-                if not (self._call or self._is_over):
-                    self._attention.wait()
-                self._is_watching = True
+                elif quiet_looks > _QUIET_LOOKS:
+                    self._attention.clear()
+                    self._is_watching = False
+                    if not (self._call or self._is_over):
+                        self._attention.wait()
+                    self._is_watching = True
+            except (RuntimeError, MemoryError):  # the leader will do without
+                continue
 
     def note_slow(self, connection: _Connection | None) -> None:
         """Expect that the next request of this client takes long too, and for a while those of new ones."""
@@ -247,28 +263,41 @@ class Server:
         """Wait for the lead, lead, and do what this thread has kept, until it is not needed."""
         with self._change:
             self._threads += 1
-        while self._await_lead():
-            connection = self._serve_all()
-            if connection is None:
-                self._lead.release()
-                break
-            self._finish(connection)
-        with self._change:
-            self._threads -= 1
+        try:
+            while self._await_lead():
+                connection = self._serve_all()
+                if connection is None:
+                    self._lead.release()
+                    break
+                self._finish(connection)
+        finally:
+            self._end_thread()
 
     def _await_lead(self) -> bool:
         with self._change:
             if self._followers >= _MAX_FOLLOWERS:
                 return False
             self._followers += 1
-        leads = self._lead.acquire(timeout=_FOLLOW_SECONDS)
+        leads = None
+        while True:
+            try:
+                if leads is None:
+                    leads = self._lead.acquire(timeout=_FOLLOW_SECONDS)
+                with self._change:
+                    # Whoever has left the lead to this thread since then did so with this lock held.
+                    leads = leads or self._lead.acquire(blocking=False)
+                    if leads:
+                        self._leader = _thread.get_ident()
+                    self._followers -= 1
+                    return leads
+            except MemoryError:  # if this thread went away, the lead could be left to nobody
+                time.sleep(_BREATH_SECONDS)
+
+    @_insisting
+    def _end_thread(self) -> bool:
         with self._change:
-            # Whoever has left the lead to this thread since then did so with this lock held.
-            leads = leads or self._lead.acquire(blocking=False)
-            self._followers -= 1
-            if leads:
-                self._leader = _thread.get_ident()
-            return leads
+            self._threads -= 1
+        return True
 
     # What the leader does, without waiting
 
@@ -290,7 +319,7 @@ class Server:
                     elif self._attempt(self._receive, key.data):
                         return cast(_Connection, key.data)
             except Exception as error:
-                self._log_failure(error, "the server", "goes on")
+                self._log_failure(error, None)
                 time.sleep(_BREATH_SECONDS)
         return None
 
@@ -301,7 +330,7 @@ class Server:
         except Exception as error:
             connection.is_over = True
             leads = self._end_call()
-            self._log_failure(error, f"the connection from {connection.address}", "is closed")
+            self._log_failure(error, connection)
             if leads:
                 self._close(connection)
             return not leads
@@ -323,8 +352,8 @@ class Server:
                 client, address = self.socket.accept()
                 connection = _Connection(self, client, address[0])
                 connection.is_slow = time.monotonic() < self._wary_until
-                self._selector.register(client, selectors.EVENT_READ, connection)
                 self._connections.add(connection)
+                self._attempt(self._take_back, connection)
         except (BlockingIOError, ConnectionError):  # no more of them, or one that has gone
             return
         except OSError:
@@ -400,6 +429,7 @@ class Server:
             return not self._end_call()
         return True
 
+    @_insisting
     def _end_call(self) -> bool:
         """Tell whether this thread still leads; if so, nothing is called any more."""
         with self._change:
@@ -418,11 +448,11 @@ class Server:
         self._go_on(connection)
 
     def _take_back(self, connection: _Connection) -> bool:
-        """Take a connection back that another thread has kept."""
+        """Take a connection into the loop: a new one, or one that another thread has kept."""
         if not connection.is_over:
             connection.socket.setblocking(False)
+            connection.is_kept = False  # first: what was registered halfway must be unregistered
             self._selector.register(connection.socket, selectors.EVENT_READ, connection)
-            connection.is_kept = False
         return self._go_on(connection)
 
     def _go_on(self, connection: _Connection) -> bool:
@@ -434,12 +464,14 @@ class Server:
 
     def _close(self, connection: _Connection) -> None:
         if connection in self._connections:
-            self._connections.remove(connection)
             if not connection.is_kept:
                 # To close is not enough: a forked child may have a copy of the socket.
-                self._selector.unregister(connection.socket)
+                with contextlib.suppress(KeyError):  # for whom memory ran out halfway before
+                    self._selector.unregister(connection.socket)
+                connection.is_kept = True
             connection.hang_up()
             connection.socket.close()
+            self._connections.remove(connection)
             self._listen_again(not self.is_stopping)
 
     def _look(self) -> None:
@@ -474,21 +506,30 @@ class Server:
             if not connection.is_over:
                 connection.answer_slowly()
         except Exception as error:
-            self._log_failure(error, f"the connection from {connection.address}", "is closed")
+            self._log_failure(error, connection)
             connection.is_over = True
-        self._returned.append(connection)
-        self._wake()
+        while True:
+            try:
+                self._returned.append(connection)
+                return self._wake()
+            except MemoryError:  # if it is given back twice, it is closed
+                time.sleep(_BREATH_SECONDS)
 
-    def _log_failure(self, error: Exception, what: str, outcome: str) -> None:
+    def _log_failure(self, error: Exception, connection: _Connection | None) -> None:
         if self._is_over or isinstance(error, OSError):  # all is closed, or the client is gone
             return
-        with contextlib.suppress(MemoryError, RuntimeError):
+        try:
+            what, outcome = "the server", "goes on"
+            if connection is not None:
+                what, outcome = f"the connection from {connection.address}", "is closed"
             # Without memory, the interpreter "can't start new thread", "can't allocate lock".
             is_scarcity = isinstance(error, RuntimeError) and "can't " in str(error)
             if is_scarcity or isinstance(error, MemoryError):
                 logger.error("%s %s: %s", what, outcome, str(error) or "out of memory")
             else:
                 logger.error("%s failed, and %s", what, outcome, exc_info=error)
+        except (MemoryError, RuntimeError):
+            return
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # it is awake, or all is over
@@ -512,7 +553,6 @@ class _Connection:
     )
 
     def __init__(self, server: Server, client: socket.socket, address: str) -> None:
-        client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self.server = server
         self.socket = client
@@ -521,7 +561,8 @@ class _Connection:
         self.unread = self.unsent = b""
         self.searched = 0  # bytes of unread, in which no head ends
         self.body: Body | None = None
-        self.is_kept = self.is_slow = self.is_lingering = self.is_over = False
+        self.is_kept = True  # until the loop takes it
+        self.is_slow = self.is_lingering = self.is_over = False
 
     def is_idle(self) -> bool:
         """Tell whether nothing of a request has come, and no answer may be on its way."""

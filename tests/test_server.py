@@ -1140,6 +1140,74 @@ def test_a_thread_that_cannot_start_leaves_one_leader(
     assert record.getMessage() == "a request from 127.0.0.1 is refused: can't start new thread"
 
 
+class Scarce:
+    """A lock for which there is no memory at the next call."""
+
+    def __init__(self, lock: Any) -> None:
+        self.release = lock.release
+        self._acquire = lock.acquire
+        self.is_scarce = True
+
+    def acquire(self, *arguments: Any, **options: Any) -> bool:
+        if self.is_scarce:
+            self.is_scarce = False
+            raise MemoryError
+        return bool(self._acquire(*arguments, **options))
+
+
+def test_a_follower_without_memory_follows_all_the_same() -> None:
+    may_end = threading.Event()
+
+    def answer(environ: Any, start_response: Any) -> list[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            may_end.wait(10)
+        start_response("200 OK", [])
+        return []
+
+    with (
+        serving(answer) as server,
+        contextlib.closing(Client(server)) as slow,
+        contextlib.closing(Client(server)) as client,
+    ):
+        server._lead = scarce = Scarce(server._lead)  # type: ignore[assignment]
+        slow.send(post(b"", "Content-Length: 0"))
+        client.socket.settimeout(5)
+        try:
+            assert client.ask(get())[0] == 200
+        finally:
+            may_end.set()
+        assert not scarce.is_scarce
+        assert slow.receive()[0] == 200
+
+
+def test_a_connection_for_whose_end_there_is_no_memory_is_closed_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return []
+
+    with serving(answer) as server:
+        unregister = server._selector.unregister
+        errors: list[type[Exception]] = [MemoryError]
+
+        def fail_once(file: Any) -> Any:
+            if errors:
+                raise errors.pop()
+            return unregister(file)
+
+        monkeypatch.setattr(server._selector, "unregister", fail_once)
+        with contextlib.closing(Client(server)) as client:
+            assert client.ask(get("/", "Connection: close"))[0] == 200
+        deadline = time.monotonic() + 5
+        while len(server._selector.get_map()) > 2:  # besides those of the server itself
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not errors
+        assert not server._connections
+    assert caplog.messages == ["the connection from 127.0.0.1 is closed: out of memory"]
+
+
 def test_without_threads_a_client_that_does_not_read_is_disconnected_and_others_are_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
