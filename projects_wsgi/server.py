@@ -375,7 +375,7 @@ class Server:
             data = connection.socket.recv(_PIECE_SIZE)
         except BlockingIOError:
             return False
-        if not data and connection.unread:
+        if not data and connection.has_begun():
             self._refuse(connection, HTTPError(400, "The request ended early"))
         elif not data:
             self._close(connection)
@@ -492,7 +492,7 @@ class Server:
                 self._attention.set()
 
     def _end_late(self, connection: _Connection) -> bool:
-        if connection.unread:
+        if connection.has_begun():
             self._refuse(connection, HTTPError(408, "The request took too long to arrive"))
         else:
             self._close(connection)
@@ -564,9 +564,13 @@ class _Connection:
         self.is_kept = True  # until the loop takes it
         self.is_slow = self.is_lingering = self.is_over = False
 
+    def has_begun(self) -> bool:
+        """Tell whether some of a request has come: an empty line, which may precede it, does not count."""
+        return self.unread not in (b"", b"\r", b"\r\n")
+
     def is_idle(self) -> bool:
         """Tell whether nothing of a request has come, and no answer may be on its way."""
-        if self.unread or self.is_lingering:
+        if self.has_begun() or self.is_lingering:
             return False
         try:
             return not self.socket.recv(1, socket.MSG_PEEK)

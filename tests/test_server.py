@@ -586,6 +586,23 @@ def test_headers_with_an_underscore_are_ignored(client: Client) -> None:
     assert client.ask(get())[0] == 200
 
 
+@pytest.mark.parametrize("is_cut_off", [False, True])
+def test_an_empty_line_after_a_request_begins_no_other(hasty_client: Client, is_cut_off: bool) -> None:
+    assert hasty_client.ask(get() + b"\r\n")[0] == 200  # RFC 9112, 2.2: some old clients send it
+    if is_cut_off:
+        hasty_client.socket.shutdown(socket.SHUT_WR)
+    assert hasty_client.is_closed()
+
+
+def test_an_empty_line_does_not_hold_up_a_stop(projects_app: ProjectsApp) -> None:
+    with serving(projects_app) as server, contextlib.closing(Client(server)) as client:
+        assert client.ask(get() + b"\r\n")[0] == 200
+        began = time.monotonic()
+        server.server_close()
+        assert time.monotonic() - began < bundled.GRACE_SECONDS / 2
+        assert client.is_closed()
+
+
 def test_an_empty_line_before_a_request_is_ignored(client: Client) -> None:
     assert client.ask(b"\r\n" + get())[0] == 200
     assert client.ask(b"\r\n\r\n" + get())[0] == 400
