@@ -130,7 +130,7 @@ class Server:
         self._followers = self._threads = 0
         self._returned: deque[_Connection] = deque()  # from the threads that kept them
         self._waker, self._sleeper = socket.socketpair()
-        self._attention = threading.Event()  # wakes the watch
+        self._sleep = threading.Lock()  # not an Event, which is broken for good if memory runs out within
         self._is_watching = True
         self.is_stopping = self._is_serving = self._is_calm = self._is_over = False
         self._stops_at = 0.0
@@ -177,7 +177,7 @@ class Server:
         self.shutdown()
         self._wait_while(lambda: self._is_serving or self._threads > 0)
         self._is_over = True
-        self._attention.set()
+        self._wake_watch()
         for connection in list(self._connections):
             connection.hang_up()
         self._close_sockets()
@@ -217,13 +217,17 @@ class Server:
                     self.note_slow(call[1])
                     self._leave_lead()
                 elif quiet_looks > _QUIET_LOOKS:
-                    self._attention.clear()
+                    self._sleep.acquire(blocking=False)
                     self._is_watching = False
                     if not (self._call or self._is_over):
-                        self._attention.wait()
+                        self._sleep.acquire()
                     self._is_watching = True
             except (RuntimeError, MemoryError):  # the leader will do without
                 continue
+
+    def _wake_watch(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is awake
+            self._sleep.release()
 
     def note_slow(self, connection: _Connection | None) -> None:
         """Expect that the next request of this client takes long too, and for a while those of new ones."""
@@ -405,7 +409,7 @@ class Server:
                 return False
         self._call = time.monotonic(), connection
         if not self._is_watching:
-            self._attention.set()
+            self._wake_watch()
         answer = connection.answer()
         if not self._end_call():
             connection.unsent = answer
@@ -489,7 +493,7 @@ class Server:
             self._is_calm = True
             self._is_over = not self._connections or now >= self._stops_at
             if self._is_over:
-                self._attention.set()
+                self._wake_watch()
 
     def _end_late(self, connection: _Connection) -> bool:
         if connection.has_begun():
@@ -561,8 +565,7 @@ class _Connection:
         self.unread = self.unsent = b""
         self.searched = 0  # bytes of unread, in which no head ends
         self.body: Body | None = None
-        self.is_kept = True  # until the loop takes it
-        self.is_slow = self.is_lingering = self.is_over = False
+        self.is_kept = self.is_slow = self.is_lingering = self.is_over = False
 
     def has_begun(self) -> bool:
         """Tell whether some of a request has come: an empty line, which may precede it, does not count."""

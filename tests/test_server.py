@@ -1346,6 +1346,37 @@ time.sleep(0.5)
 """
 
 
+def test_a_server_that_is_closed_while_its_leader_waits_for_a_log_ends(
+    projects_app: ProjectsApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    is_waiting, may_go_on = threading.Event(), threading.Event()
+
+    class Full(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            is_waiting.set()
+            may_go_on.wait(10)
+
+    caplog.set_level(logging.INFO, bundled.logger.name)
+    monkeypatch.setattr(bundled, "GRACE_SECONDS", 0.1)
+    full = Full()
+    server = Server("127.0.0.1", 0, projects_app)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    bundled.logger.addHandler(full)
+    try:
+        with contextlib.closing(Client(server)) as client:
+            client.send(b"nonsense\r\n\r\n")
+            assert is_waiting.wait(5)
+            while server._is_watching:
+                time.sleep(0.01)
+            server.server_close()
+    finally:
+        may_go_on.set()
+        bundled.logger.removeHandler(full)
+    thread.join(5)
+    assert not thread.is_alive()
+
+
 def test_a_request_that_outlasts_a_server_without_a_watch_ends_in_silence() -> None:
     line = [sys.executable, "-W", "error", "-c", CLOSED_WITHOUT_WATCH]
     result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=30)
