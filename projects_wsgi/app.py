@@ -47,7 +47,7 @@ class ProjectsApp:
         self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
         self._authenticate = authenticate
         self.needs_key = needs_key
-        self._pages: dict[tuple[object, str], bytes] = {}  # by the store's version and the query
+        self._pages: dict[tuple[object, wire.PageParameters], bytes] = {}  # by the store's version
         # Functions, not bound methods, which would keep a dropped application and its store alive.
         app = type(self)
         refuse = app.refuse_write if read_only else None
@@ -95,10 +95,10 @@ class ProjectsApp:
     def list_projects(self, request: Request) -> Response:
         """Answer with a page of projects, newest first: the same bytes while nothing changes."""
         query = request.query
+        page = wire.parse_page_parameters(query, self.max_page_size)
         version = self.store.version()  # before the rows: a page may be newer than that says, but not older
-        body = self._pages.get((version, query))
+        body = self._pages.get((version, page))
         if body is None:
-            page = wire.parse_page_parameters(query, self.max_page_size)
             # One row more than the page holds tells whether and where the next one starts.
             rows = self.store.list_rows(
                 page.start_id, page.limit + 1, page.name_contains, page.kinds, self.max_page_bytes
@@ -107,7 +107,7 @@ class ProjectsApp:
             if version is not None and len(query) + len(body) <= _MAX_REMEMBERED_SIZE:
                 if len(self._pages) >= _MAX_REMEMBERED_PAGES:
                     self._pages.clear()
-                self._pages[version, query] = body
+                self._pages[version, page] = body
         return Response(200, wire.JSON, body)
 
     def create_project(self, request: Request) -> Response:

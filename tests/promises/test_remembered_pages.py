@@ -113,6 +113,13 @@ def test_an_update_shows_on_the_next_page(store: Counting) -> None:
         assert app.get("/v1/projects").json["data"][0]["description"] == str(number)
 
 
+def test_a_query_that_makes_no_sense_is_422_whatever_the_state_of_the_store(store: Counting) -> None:
+    app = webtest.TestApp(make_app(store))
+    store.close()
+    assert app.get("/v1/projects?limit=0", status=422)
+    assert app.get("/v1/projects", status=503)
+
+
 def test_what_is_remembered_is_bounded(store: Counting) -> None:
     app = make_app(store)
     client = webtest.TestApp(app)
