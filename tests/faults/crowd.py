@@ -47,11 +47,11 @@ def ask(client: http.client.HTTPConnection, method: str, path: str, document: An
 
 
 def get(path: str, *, is_kept: bool = True) -> None:
-    """Ask for a path again and again, over one connection or a new one each time."""
+    """Ask for a path again and again, over one connection or new ones. {}: each time another number."""
     while not has_ended.is_set():
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
             while not has_ended.is_set():
-                client.request("GET", path)
+                client.request("GET", path.format(random.random()))
                 response = client.getresponse()
                 response.read()
                 assert response.status == 200, response.status
@@ -61,7 +61,7 @@ def get(path: str, *, is_kept: bool = True) -> None:
 
 
 def search() -> None:
-    get("/v1/projects?name_contains=zzz")
+    get("/v1/projects?name_contains=zzz{}")  # what was found before would be remembered
 
 
 def list_() -> None:
