@@ -155,7 +155,7 @@ def table(sizes: Sizes, files: Files) -> Table:
         [BASE, OURS],
         rows,
         f"Microseconds per request in one process, medians of {sizes.rounds} rounds, taken in turn with what"
-        " they are compared with; a ratio is the median of the rounds' ratios. No page is remembered. The"
-        " bare scan looks for the text in the same covering index, and the memory is the bundled server's, from"
-        " its first page to its peak.",
+        " they are compared with; a ratio is the median of the rounds' ratios. No page is remembered."
+        " The bare scan looks for the text in the same covering index, and the memory is the bundled"
+        " server's, from its first page to its peak.",
     )
