@@ -201,6 +201,7 @@ class Server:
         self._change, self._lead = threading.Lock(), threading.Lock()  # another thread may have held them
         if self._leader == _thread.get_ident():
             self._lead.acquire()
+        self._wake_watch()  # which a signal's handler that forks may have interrupted
         self._close_sockets()
 
     # Who leads

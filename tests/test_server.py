@@ -1383,6 +1383,28 @@ def test_a_request_that_outlasts_a_server_without_a_watch_ends_in_silence() -> N
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+FORKS_IN_A_HANDLER = """
+import os, signal, threading
+from projects_wsgi import make_app
+from projects_wsgi.server import Server
+
+children = []
+signal.signal(signal.SIGALRM, lambda *_: children.append(os.fork()))
+with Server("127.0.0.1", 0, make_app(":memory:")) as server:
+    signal.setitimer(signal.ITIMER_REAL, 0.5)  # when the watch sleeps
+    threading.Timer(1, server.shutdown).start()
+    server.serve_forever()
+if children[0]:
+    assert os.waitpid(children[0], 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_that_a_signals_handler_forks_while_the_server_is_idle_goes_on_without_it() -> None:
+    line = [sys.executable, "-W", "ignore", "-c", FORKS_IN_A_HANDLER]
+    subprocess.run(line, env=environment(), check=True, timeout=10)
+
+
 def test_servers_that_were_closed_leave_nothing_behind(projects_app: ProjectsApp) -> None:
     def make_and_close(count: int) -> None:
         for _ in range(count):
