@@ -22,6 +22,7 @@ from wsgiref.validate import validator
 import pytest
 
 from projects_wsgi import ProjectsApp, SQLiteStore, make_app, sockets
+from projects_wsgi import connection as connections
 from projects_wsgi import server as bundled
 from projects_wsgi.server import Server
 
@@ -272,7 +273,7 @@ def test_a_connection_that_ended_makes_room_even_if_the_client_keeps_it_open(
         for _ in range(2):
             client = stack.enter_context(contextlib.closing(Client(server)))
             assert client.ask(get("/healthz", "Connection: close"))[0] == 200
-        assert time.monotonic() - began < bundled.LINGER_SECONDS
+        assert time.monotonic() - began < connections.LINGER_SECONDS
 
 
 def test_bytes_of_a_path_reach_the_application_as_they_are(client: Client) -> None:
@@ -409,7 +410,7 @@ def test_an_answer_is_not_lost_when_the_connection_ends_with_a_body_unread() -> 
 def test_a_client_that_does_not_hang_up_is_not_waited_for_long(
     projects_app: ProjectsApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundled, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
     with serving(projects_app, max_connections=1) as server, contextlib.ExitStack() as stack:
         for _ in range(2):
             client = stack.enter_context(contextlib.closing(Client(server)))
@@ -1426,7 +1427,7 @@ def test_an_error_in_the_server_itself_is_logged_and_ends_one_connection(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch, contextlib.closing(Client(server)) as client:
-        patch.setattr(bundled, "parse_head", broken)
+        patch.setattr(connections, "parse_head", broken)
         client.send(get())
         assert client.is_closed()
     with contextlib.closing(Client(server)) as client:
