@@ -13,19 +13,13 @@ _BACKLOG = 1_024  # clients that wait to be accepted
 
 def listen(host: str, port: int, is_shared: bool) -> socket.socket:
     """Return a socket that listens, and never waits. is_shared: whether others may, too. Raises OSError."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
+    listener = _bind(host, port, is_shared)
     try:
-        if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
-        if is_shared:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
-        listener.bind(address)
         listener.listen(_BACKLOG)
-        listener.setblocking(False)
     except BaseException:
         listener.close()
         raise
+    listener.setblocking(False)
     return listener
 
 
@@ -34,19 +28,28 @@ def hold_port(host: str, port: int) -> socket.socket:
 
     port: 0 takes a free one. Raises OSError if there is a server already, also a shared one.
     """
-    with listen(host, port, False) as alone:
+    with _bind(host, port, False) as alone:
         alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
-        holder = socket.socket(alone.family)
-        try:
-            for option in (socket.SO_REUSEPORT, socket.SO_REUSEADDR):
-                holder.setsockopt(socket.SOL_SOCKET, option, True)
-            holder.bind(alone.getsockname())
-            # Now that it is bound beside earlier clients' connections, it refuses who does not share.
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, False)
-        except BaseException:
-            holder.close()
-            raise
-        return holder
+        host, port = alone.getsockname()[:2]
+        holder = _bind(host, port, True)
+    # Now that it is bound beside earlier clients' connections, it refuses who does not share.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, False)
+    return holder
+
+
+def _bind(host: str, port: int, is_shared: bool) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform != "win32":
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+        if is_shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+        bound.bind(address)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def most_connections() -> int:

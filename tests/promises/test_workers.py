@@ -105,6 +105,27 @@ def test_the_address_is_said_when_all_serve(tmp_path: Path) -> None:
     assert len(listening) == 6
 
 
+def test_a_client_that_tries_until_it_is_let_in_is_answered(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    answers: list[bytes] = []
+
+    def try_again_and_again() -> None:
+        while True:
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address, 10) as client:
+                client.sendall(GET)
+                answers.append(client.recv(12))
+                break
+
+    clients = [threading.Thread(target=try_again_and_again) for _ in range(3)]
+    for client in clients:
+        client.start()
+    with running_server(*TWO, "--port", str(address[1]), cwd=tmp_path):
+        for client in clients:
+            client.join(20)
+    assert answers == [b"HTTP/1.1 200"] * 3
+
+
 def test_one_worker_is_one_process(tmp_path: Path) -> None:
     with running_server("--workers", "1", cwd=tmp_path) as process:
         assert process.ask("GET", "/healthz")[0] == 200
