@@ -163,7 +163,8 @@ class Connection:
             while not self.is_last and body.read(PIECE_SIZE):
                 pass
             self.unread = body.rest
-        self.environ = {}  # an idle connection should hold nothing of a request
+        # An idle connection holds nothing of a request, nor of its answer.
+        self.head, self.environ, self.headers, self.written = b"", {}, [], []
         self.searched = 0
         self.deadline = time.monotonic() + (LINGER_SECONDS if self.is_last else self._service.timeout)
         if self.is_last:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -492,6 +493,27 @@ def test_an_idle_connection_holds_nothing_of_what_was_sent_over_it(size: int) ->
         while bodies[0]() is not None:
             assert time.monotonic() < deadline
             time.sleep(0.001)
+
+
+def test_many_idle_connections_hold_neither_heads_nor_answers() -> None:
+    def write(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])(b"x" * 50_000)
+        return []
+
+    head, count = get("/", "A: " + "x" * 50_000), 100
+    with serving(write) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(contextlib.closing(Client(server))) for _ in range(count)]
+        for client in clients:
+            assert client.ask(get())[0] == 200
+        tracemalloc.start()
+        try:
+            for client in clients:
+                assert client.ask(head)[0] == 200
+            assert clients[0].ask(get())[0] == 200  # when the last of them is idle
+            grown, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert grown < count * 50_000 / 5
 
 
 # What is refused
