@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from .http1 import Body, BodyError, find_head, parse_head, render_answer, request_line
-from .wsgi import TEXT, Environ, Headers, Response, WSGIApplication
+from .wsgi import BROKEN_BODY, TEXT, Environ, Headers, Response, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
 
@@ -216,7 +216,7 @@ class Connection:
 def _excuse(error: BaseException) -> Response:
     """Return what the client is told of an error that the application has let out, and log it."""
     if isinstance(error, BodyError):
-        return Response(400, TEXT, b"The body could not be read to its end")
+        return Response(400, TEXT, BROKEN_BODY.encode())
     if isinstance(error, MemoryError):
         logger.error("the application is out of memory")
         return Response(503, TEXT, b"The server is out of memory; try again", [("Retry-After", "1")])

@@ -12,6 +12,7 @@ StartResponse = Callable[..., Any]
 WSGIApplication = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 TEXT = "text/plain; charset=utf-8"
+BROKEN_BODY = "The body could not be read to its end"
 
 # RFC 9110's reason phrases; http.HTTPStatus had others for three statuses before Python 3.13.
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
@@ -131,7 +132,7 @@ def _read(stream: Any, size: int) -> bytes:
     except MemoryError:
         raise
     except Exception as error:  # each server has its own for a client that breaks off
-        raise HTTPError(400, "The body could not be read to its end") from error
+        raise HTTPError(400, BROKEN_BODY) from error
     return b"".join(chunks)
 
 
