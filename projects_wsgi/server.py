@@ -24,7 +24,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from typing import Callable, cast
+from typing import Callable, TypeVar, cast
 
 from .connection import PIECE_SIZE, Connection, Service
 from .options import TIMEOUT
@@ -42,16 +42,18 @@ _FOLLOW_SECONDS = 2.0  # after which a follower that was not needed ends
 _BIRTH_SECONDS = 1.0  # that a new thread may take to begin: without memory it may die before
 _BREATH_SECONDS = 0.02  # until the next try, if there was no memory
 _LOOK_SECONDS = 0.005  # between two looks at whether something has ended
+Result = TypeVar("Result")
+
 _NO_THREAD = HTTPError(503, "The server can start no thread for this; try again", [("Retry-After", "1")])
 
 
-def _insisting(step: Callable[[Server], bool]) -> Callable[[Server], bool]:
-    """Have a step, without which it would not be clear who leads, tried until there is memory for it."""
+def _insisting(step: Callable[..., Result]) -> Callable[..., Result]:
+    """Try a step, without which the lead, a thread or a connection would be lost, until there is memory."""
 
-    def insist(server: Server) -> bool:
+    def insist(*arguments: object) -> Result:
         while True:
             try:
-                return step(server)
+                return step(*arguments)
             except MemoryError:
                 time.sleep(_BREATH_SECONDS)
 
@@ -292,10 +294,9 @@ class Server:
                 time.sleep(_BREATH_SECONDS)
 
     @_insisting
-    def _end_thread(self) -> bool:
+    def _end_thread(self) -> None:
         with self._change:
             self._threads -= 1
-        return True
 
     # What the leader does, without waiting
 
@@ -510,12 +511,12 @@ class Server:
         except Exception as error:
             self._log_failure(error, connection)
             connection.is_over = True
-        while True:
-            try:
-                self._returned.append(connection)
-                return self._wake()
-            except MemoryError:  # if it is given back twice, it is closed
-                time.sleep(_BREATH_SECONDS)
+        self._give_back(connection)
+
+    @_insisting
+    def _give_back(self, connection: Connection) -> None:
+        self._returned.append(connection)  # if memory runs out after this, it comes twice, and is closed
+        self._wake()
 
     def _log_failure(self, error: Exception, connection: Connection | None) -> None:
         if self._is_over or isinstance(error, OSError):  # all is closed, or the client is gone
