@@ -104,15 +104,9 @@ class File(Database):
 
     def check(self, session: Session) -> None:
         now = time.monotonic()
-        if now < self._next_look:
-            try:
-                status = os.stat(self._encoded_paths[0])
-                if (status.st_dev, status.st_ino) == self._files[0]:
-                    return
-            except OSError:
-                pass  # check_files knows what to say
-        self.check_files(session)
-        self._next_look = now + _LOOK_SECONDS
+        if now >= self._next_look or identity_of(self._encoded_paths[0]) != self._files[0]:
+            self.check_files(session)
+            self._next_look = now + _LOOK_SECONDS
 
     def disconnect(self, connection: Any) -> None:
         if self._files[1] and identity_of(self._log) not in (None, self._files[1]):

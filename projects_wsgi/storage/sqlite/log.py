@@ -151,7 +151,7 @@ def status_of(path: str | bytes) -> os.stat_result | None:
         return None
 
 
-def identity_of(path: str) -> object:
+def identity_of(path: str | bytes) -> object:
     """Return what tells one file from another at the same path; None for no file."""
     status = status_of(path)
     return status and (status.st_dev, status.st_ino)
