@@ -17,6 +17,7 @@ from .auth import Role as Role
 from .keys import KeyRing
 from .model import ChangeForbidden as ChangeForbidden
 from .model import DefaultProjectProtected as DefaultProjectProtected
+from .model import OutcomeUnknown as OutcomeUnknown
 from .model import Project as Project
 from .model import ProjectExists as ProjectExists
 from .model import ProjectKey as ProjectKey
@@ -29,7 +30,16 @@ from .model import StoreError as StoreError
 from .model import StoreFull as StoreFull
 from .model import StoreReadOnly as StoreReadOnly
 from .model import StoreUnavailable as StoreUnavailable
-from .options import BUSY_TIMEOUT, MAX_BODY_SIZE, MAX_DATABASE_SIZE, MAX_PAGE_BYTES, MAX_PAGE_SIZE
+from .options import (
+    BUSY_TIMEOUT,
+    MAX_BODY_SIZE,
+    MAX_CONNECTIONS,
+    MAX_DATABASE_SIZE,
+    MAX_PAGE_BYTES,
+    MAX_PAGE_SIZE,
+    SCHEMA,
+    STORE_OPTIONS,
+)
 from .storage import OnChange, open_store
 from .storage import Store as Store
 from .storage.sqlite import SQLiteStore as SQLiteStore
@@ -46,6 +56,8 @@ def make_app(
     max_body_size: int = MAX_BODY_SIZE.default,
     busy_timeout: float = BUSY_TIMEOUT.default,
     max_database_size: int | None = MAX_DATABASE_SIZE.default,
+    schema: str | None = SCHEMA.default,
+    max_connections: int = MAX_CONNECTIONS.default,
     on_change: OnChange | None = None,
     read_only: bool = False,
     keys: str | os.PathLike[str] | None = None,
@@ -55,12 +67,13 @@ def make_app(
 ) -> ProjectsApp:
     """Return the projects API as a WSGI callable, whose ``store`` is for the host's own use.
 
-    database: the path of an SQLite file, ":memory:" or a Store.
+    database: the path of an SQLite file, ":memory:", the postgresql:// URL of a database, or a Store.
     max_page_size: rows, > 0; the longest page, whatever limit a client asks for.
     max_page_bytes: bytes, > 0; a page ends early with the project that makes it longer.
     max_body_size: bytes, > 0; a longer body is answered with 413, unread.
     busy_timeout, max_database_size, on_change: see SQLiteStore; a Store has its own.
-    read_only: whether every change is answered with 403. An SQLite file is then opened for reading only.
+    schema, max_connections: for PostgreSQL; see PostgresStore in storage/postgres.py.
+    read_only: whether every change is answered with 403. A database is then opened for reading only.
     keys, admin_secret: see KeyRing. Without both, and without authenticate, everybody may do everything.
     authenticate: the host's own check, instead of keys: takes the environ, returns "viewer",
         "member", "admin", or None for a stranger. Whatever it raises, nobody is let in.
@@ -78,18 +91,22 @@ def make_app(
         if authenticate is not None:
             raise TypeError("give either keys and admin_secret, or authenticate")
         authenticate = KeyRing(keys, admin_secret)
+    options = {
+        "busy_timeout": busy_timeout,
+        "max_database_size": max_database_size,
+        "schema": schema,
+        "max_connections": max_connections,
+        "on_change": on_change,
+    }
     if isinstance(database, (str, os.PathLike)):
-        store = open_store(
-            database,
-            busy_timeout=busy_timeout,
-            max_database_size=max_database_size,
-            on_change=on_change,
-            read_only=read_only,
-        )
+        store = open_store(database, read_only=read_only, **options)
     elif not isinstance(database, Store):
-        raise TypeError(f'database must be a path, ":memory:" or a Store, not {database!r}')
-    elif (busy_timeout, max_database_size, on_change) != (BUSY_TIMEOUT.default, None, None):
-        raise TypeError("give busy_timeout, max_database_size and on_change to the Store, where it is made")
+        # Not shown: it may be a URL with a password.
+        raise TypeError(
+            f'database must be a path, ":memory:", a URL or a Store, not {type(database).__name__}'
+        )
+    elif on_change is not None or any(options[option.name] != option.default for option in STORE_OPTIONS):
+        raise TypeError(f"give {', '.join(options)} to the Store, where it is made")
     else:
         store = database
     return ProjectsApp(

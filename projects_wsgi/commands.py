@@ -16,7 +16,7 @@ from . import SQLiteStore, keys, make_app, signals
 from .auth import Role
 from .server import Server
 from .sockets import allow_many_connections, hold_port
-from .storage import upkeep
+from .storage import is_url, upkeep
 from .workers import CAN_SHARE_A_PORT, Worker, start_workers
 
 PROGRAM = "projects-wsgi"
@@ -67,8 +67,9 @@ def _serve_in_this_process(
 ) -> None:
     try:
         app = make_app(database, **options)
-    except ValueError as error:  # all other options were checked when they were parsed
-        raise CommandError(f"environment variable {ADMIN_SECRET_VARIABLE}: {error}") from None
+    except ValueError as error:  # of the admin secret, or of options that do not go together
+        source = f"environment variable {ADMIN_SECRET_VARIABLE}: " if "secret" in str(error) else ""
+        raise CommandError(f"{source}{error}") from None
     with contextlib.closing(app.store):
         # From here on, a signal only ends the sleep, so that shutdown() always follows the start.
         signals.catch_signals()
@@ -82,7 +83,7 @@ def _serve_in_this_process(
             if worker:
                 worker.report()
             if worker is None or worker.is_last:
-                _announce(server, database, options)
+                _announce(server, database, app.store.location, options)
             with contextlib.suppress(KeyboardInterrupt, MemoryError):  # if a signal's handler finds none
                 signals.hold_signals(False)
                 while not (worker and worker.is_orphan()):
@@ -100,7 +101,7 @@ def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> Comma
     )
 
 
-def _announce(server: Server, database: str, options: dict[str, Any]) -> None:
+def _announce(server: Server, database: str, location: str, options: dict[str, Any]) -> None:
     if not (server.is_local or options["keys"] or options["admin_secret"]):
         warn(
             "everybody who can reach this address can"
@@ -109,9 +110,8 @@ def _announce(server: Server, database: str, options: dict[str, Any]) -> None:
         )
     for path in [] if options["keys"] else _unused_keys(database):
         warn(f"the keys in {path} are not used; give --keys {path}")
-    where = database if database == ":memory:" else os.path.abspath(database)
     with contextlib.suppress(OSError):  # nobody can read it; the server serves all the same
-        print(f"Serving the projects in {where} at {server.url} (Ctrl-C stops)", flush=True)
+        print(f"Serving the projects in {location} at {server.url} (Ctrl-C stops)", flush=True)
 
 
 def say(text: str, *, is_done: bool = False) -> None:
@@ -143,6 +143,7 @@ def _unused_keys(database: str) -> list[str]:
 
 def check(database: str) -> int:
     """Print a database's faults; return 1 if there are any, else 0. Raises StoreError if unreadable."""
+    _refuse_url(database, "a PostgreSQL server checks itself, and pg_amcheck its files")
     with upkeep.opened_as_it_is(database) as session:
         faults = upkeep.find_faults(session)
     say("\n".join(faults) or f"{database}: ok")
@@ -151,6 +152,7 @@ def check(database: str) -> int:
 
 def back_up(database: str, destination: str, *, overwrite: bool) -> None:
     """Copy a database, which may be in use, to a file. Raises CommandError if the file exists; StoreError."""
+    _refuse_url(database, "pg_dump copies a PostgreSQL database")
     progress = _draw_progress if sys.stderr.isatty() else None
     try:
         with upkeep.opened_as_it_is(database) as session:
@@ -162,10 +164,16 @@ def back_up(database: str, destination: str, *, overwrite: bool) -> None:
 
 def restore(database: str, backup: str) -> None:
     """Replace the contents of a database, which may be in use, by a backup. Raises StoreError."""
+    _refuse_url(database, "pg_restore restores a PostgreSQL database")
     progress = _draw_progress if sys.stderr.isatty() else None
     with contextlib.closing(SQLiteStore(database)) as store:
         store.restore(backup, progress)
     say(f"{database} holds what {backup} does", is_done=True)
+
+
+def _refuse_url(database: str, instead: str) -> None:
+    if is_url(database):
+        raise CommandError(f"this command is for SQLite files: {instead}")
 
 
 def add_key(file: str, name: str, role: str, expires: str | None) -> None:

@@ -128,7 +128,7 @@ class StoreReadOnly(ProjectsError):
 
 
 class StoreError(ProjectsError):
-    """The store could not do its part; nothing was changed."""
+    """The store could not do its part; nothing was changed, unless it is OutcomeUnknown."""
 
 
 class StoreBusy(StoreError):
@@ -141,3 +141,7 @@ class StoreFull(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be opened, read or written."""
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The connection was lost after a change was sent: it was made or not, but never by half."""

@@ -16,6 +16,7 @@ class Option(NamedTuple):
     kind: the type of its value: str, int, float (seconds, always above 0) or bool.
     default: if it is None, None is allowed as a value. metavar: the name of its value in --help.
     minimum, maximum: the bounds of a number, inclusive. maximum None: no bound.
+    engine: "SQLite" or "PostgreSQL" if only stores of that kind have it.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Option(NamedTuple):
     metavar: str = "N"
     minimum: int = 0
     maximum: int | None = None
+    engine: str = ""
 
     @property
     def flag(self) -> str:
@@ -75,7 +77,11 @@ class Option(NamedTuple):
 
 
 DATABASE = Option(
-    "db", str, "projects.db", "the SQLite file, created if missing; :memory: keeps nothing", "FILE"
+    "db",
+    str,
+    "projects.db",
+    "the SQLite file, created if missing, or a postgresql:// URL; :memory: keeps nothing",
+    "FILE",
 )
 HOST = Option("host", str, "127.0.0.1", "the name or address to listen on, IPv4 or IPv6", "HOST")
 PORT = Option("port", int, 6006, "the port to listen on; 0 picks a free one", "PORT", maximum=65_535)
@@ -92,6 +98,23 @@ MAX_DATABASE_SIZE = Option(
     None,
     "the largest database file, in bytes; a change that needs a larger one gets 507",
     minimum=65_536,  # a new file takes half of this
+    engine="SQLite",
+)
+SCHEMA = Option(
+    "schema",
+    str,
+    None,
+    "the PostgreSQL schema, made if missing; without one, the connection's",
+    "NAME",
+    engine="PostgreSQL",
+)
+MAX_CONNECTIONS = Option(
+    "max_connections",
+    int,
+    10,
+    "the most connections to PostgreSQL, of each process",
+    minimum=1,
+    engine="PostgreSQL",
 )
 # The official clients give up after 30 seconds.
 BUSY_TIMEOUT = Option(
@@ -110,5 +133,8 @@ QUIET = Option("quiet", bool, False, "do not log requests")
 # In the order of --help and of the README.
 OPTIONS = (
     *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_PAGE_BYTES, MAX_BODY_SIZE),
-    *(MAX_DATABASE_SIZE, BUSY_TIMEOUT, TIMEOUT, WORKERS, KEYS, READ_ONLY, QUIET),
+    *(MAX_DATABASE_SIZE, SCHEMA, MAX_CONNECTIONS, BUSY_TIMEOUT, TIMEOUT, WORKERS, KEYS, READ_ONLY, QUIET),
 )
+
+# Those of a store. It has them from where it is made.
+STORE_OPTIONS = (BUSY_TIMEOUT, MAX_DATABASE_SIZE, SCHEMA, MAX_CONNECTIONS)

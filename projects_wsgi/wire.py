@@ -315,6 +315,7 @@ _ANSWERS: dict[type[BaseException], tuple[int, str, Headers]] = {
     model.StoreReadOnly: (403, "This server is read-only: nothing can be created, changed or deleted", ()),
     model.StoreBusy: (503, "The database is busy. Nothing was changed; try again", [("Retry-After", "1")]),
     model.StoreFull: (507, "The database is full. Nothing was changed; make room, then try again", ()),
+    model.OutcomeUnknown: (503, "The change may or may not have been made; look before you try again", ()),
     model.StoreError: (503, "The database does not answer. Nothing was changed; see the server's log", ()),
     Exception: (500, "Internal Server Error", ()),  # a ProjectsError of no other kind, or a bug
 }

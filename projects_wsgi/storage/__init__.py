@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from typing import Any, Callable
 
 from .. import model
 from ..model import Project, ProjectKey, ProjectKind, ProjectRow
+from ..options import STORE_OPTIONS
 from .pool import Loan, Pool, Session
 
 logger = logging.getLogger("projects_wsgi")
 
 # Told of each change once it is committed: "created", "updated" or "deleted", and the project.
 OnChange = Callable[[str, Project], object]
+
+# Whatever looks like one, or like libpq's other way to name a database; but not a drive of Windows.
+_URL = re.compile(r"(?![a-z]:)(.*://|\W*postgres\w*:|.*\bpassword\s*=)", re.IGNORECASE | re.DOTALL)
 
 MAX_ID = 2**63 - 1  # the largest integer of every engine
 _MAX_TRIES = 10  # of get_or_create, while others create and delete the same project
@@ -25,17 +30,20 @@ _MAX_TRIES = 10  # of get_or_create, while others create and delete the same pro
 class Store(ABC):
     """Keeps projects: the rules are here, and an engine derived from it is little more than SQL.
 
+    location: where the projects are, as people may read it; never with a password.
     readers, searchers, writers: pools, which may be the same. Searches take long, so they have their own.
     busy_timeout, on_change, read_only: see SQLiteStore.
 
     Each call is atomic and safe from any thread. A call that returns has its change on stable storage,
-    a call that raises has changed nothing. All may raise StoreBusy, StoreFull and StoreUnavailable;
-    those that write also StoreReadOnly, and ChangeForbidden where a host's own table or trigger forbids
-    it. What is no key (see ProjectKey) raises TypeError, a lone surrogate UnicodeEncodeError.
+    a call that raises has changed nothing, unless it raises OutcomeUnknown. All may raise StoreBusy,
+    StoreFull and StoreUnavailable; those that write also StoreReadOnly, and ChangeForbidden where a host's
+    own table or trigger forbids it. What is no key (see ProjectKey) raises TypeError, a lone surrogate
+    UnicodeEncodeError.
     """
 
     def __init__(
         self,
+        location: str,
         readers: Pool,
         searchers: Pool,
         writers: Pool,
@@ -44,6 +52,7 @@ class Store(ABC):
         on_change: OnChange | None,
         read_only: bool,
     ) -> None:
+        self.location = location
         self._readers = readers
         self._searchers = searchers
         self._writers = writers
@@ -76,7 +85,9 @@ class Store(ABC):
         folded = name_contains.casefold()
         with Loan(self._searchers if folded else self._readers, self._busy_timeout) as session:
             # Not kept in a variable: what is left of it must be gone before its connection is lent again.
-            return _fetch(self._select_page(session, first_id, min(limit, MAX_ID), folded, wanted), max_size)
+            return _fetch(
+                self._select_page(session, first_id, min(limit, MAX_ID), folded, wanted, max_size), max_size
+            )
 
     def get(self, key: ProjectKey) -> Project:
         """Return the project of a key. Raises ProjectNotFound."""
@@ -93,8 +104,7 @@ class Store(ABC):
 
     def version(self) -> object:
         """Return what is another value after every change of whomever; None if the engine cannot tell."""
-        with self._reading() as session:
-            return self._version(session)
+        return None
 
     def ping(self) -> None:
         """Return when the store answers; raise StoreError when it does not."""
@@ -119,18 +129,23 @@ class Store(ABC):
             _check_text("description", description)
         kind = ProjectKind.STANDARD if name == model.PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
         try:
-            with self._writing() as session:
-                self._begin(session, len(name) + len(description or ""))
-                project = self._insert(session, name, name.casefold(), kind, description)
-                if project is None:
-                    raise model.ChangeForbidden(f"something in the database kept {name!r} from being created")
+            project = self._create(name, description, kind)
         except model.ChangeForbidden:
             # What an error says is no proof: a host's own constraints use the same words.
             with contextlib.suppress(model.ProjectNotFound), self._reading() as session:
                 self._found(session, name)
                 raise model.ProjectExists(name) from None
-            raise
+            # Forbidden, unless another project of this name was deleted before it was looked for.
+            project = self._create(name, description, kind)
         return self._tell("created", project)
+
+    def _create(self, name: str, description: str | None, kind: ProjectKind) -> Project:
+        with self._writing() as session:
+            self._begin(session, len(name) + len(description or ""))
+            project = self._insert(session, name, name.casefold(), kind, description)
+            if project is None:
+                raise model.ChangeForbidden(f"something in the database kept {name!r} from being created")
+        return project
 
     def get_or_create(
         self,
@@ -154,9 +169,13 @@ class Store(ABC):
         _check_text("description", description)
         with self._writing() as session:
             self._begin(session, len(description))
-            is_set = self._set_description(session, _address(key), description)
-            project = self._found(session, key)
-            if not is_set:
+            address = _address(key)
+            project = self._set_description(session, address, description)
+            if project is None:
+                self._found(session, key)
+                # Kept as it is, unless it was made before it was looked for.
+                project = self._set_description(session, address, description)
+            if project is None:
                 raise model.ChangeForbidden(f"something in the database kept {key!r} from being changed")
         return self._tell("updated", project)
 
@@ -167,10 +186,13 @@ class Store(ABC):
         """
         with self._writing() as session:
             self._begin(session, None)
-            project = self._found(session, key)
-            if project.id == model.DEFAULT_PROJECT_ID:
-                raise model.DefaultProjectProtected
-            if not self._remove(session, project.id):
+            address = _address(key)
+            project = self._remove(session, address)
+            if project is None:
+                if self._found(session, key).id == model.DEFAULT_PROJECT_ID:
+                    raise model.DefaultProjectProtected
+                project = self._remove(session, address)
+            if project is None:
                 raise model.ChangeForbidden(f"something in the database kept {key!r} from being deleted")
         self._tell("deleted", project)
 
@@ -207,9 +229,18 @@ class Store(ABC):
 
     @abstractmethod
     def _select_page(
-        self, session: Session, first_id: int, limit: int, folded: str, kinds: Collection[ProjectKind]
+        self,
+        session: Session,
+        first_id: int,
+        limit: int,
+        folded: str,
+        kinds: Collection[ProjectKind],
+        max_size: int | None,
     ) -> Iterable[ProjectRow]:
-        """Return rows of these kinds, from first_id down, whose folded names hold the text, one by one."""
+        """Return rows of these kinds, from first_id down, whose folded names hold the text.
+
+        max_size: characters, after which no more rows will be used; None: all will.
+        """
 
     @abstractmethod
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
@@ -226,16 +257,12 @@ class Store(ABC):
         """Make a project and return it as it is now; None if none of this name was made."""
 
     @abstractmethod
-    def _set_description(self, session: Session, key: int | str, description: str) -> bool:
-        """Set a description and the time of it; tell whether a row was changed."""
+    def _set_description(self, session: Session, key: int | str, description: str) -> Project | None:
+        """Set a description and the time of it; return the project as it is now, None if none was changed."""
 
     @abstractmethod
-    def _remove(self, session: Session, project_id: int) -> bool:
-        """Delete a project; tell whether a row was deleted."""
-
-    def _version(self, session: Session) -> object:
-        """Return what version does."""
-        return None
+    def _remove(self, session: Session, key: int | str) -> Project | None:
+        """Delete a project, but never the default one; return it as it was, None if none was deleted."""
 
     @abstractmethod
     def _begin(self, session: Session, growth: int | None) -> None:
@@ -304,8 +331,31 @@ def _check_name(name: str) -> None:
         raise ValueError(f"the name {name!r} reads as a project's id and would address another project")
 
 
-def open_store(database: str | os.PathLike[str], **options: Any) -> Store:
-    """Open the store that a name means: the path of an SQLite file, or ":memory:"; see SQLiteStore."""
-    from .sqlite import SQLiteStore  # which derives from what stands here
+def is_url(name: str) -> bool:
+    """Tell whether a database's name is a URL and no path."""
+    return _URL.match(name) is not None
 
-    return SQLiteStore(database, **options)
+
+def open_store(database: str | os.PathLike[str], **options: Any) -> Store:
+    """Open the store that a name means: the path of an SQLite file, ":memory:", or a postgresql:// URL.
+
+    options: see SQLiteStore and PostgresStore, which raise what this does; and ValueError for an option
+    that the other engine alone has, or a URL that means neither.
+    """
+    name = os.fspath(database)
+    engine = "PostgreSQL" if is_url(name) else "SQLite"
+    for option in STORE_OPTIONS:
+        if option.engine not in ("", engine) and options.pop(option.name, option.default) != option.default:
+            raise ValueError(f"{option.name} is an option of {option.engine} alone")
+    if engine == "SQLite":
+        from .sqlite import SQLiteStore  # which derives from what stands here
+
+        return SQLiteStore(name, **options)
+    # A URL is never shown, because it may hold a password.
+    if not name.startswith(("postgresql://", "postgres://")):
+        raise ValueError("the URL of a database must begin with postgresql:// or postgres://")
+    if "synchronous" in options:
+        raise ValueError("synchronous is an option of SQLite alone")
+    from .postgres import PostgresStore
+
+    return PostgresStore(name, **options)

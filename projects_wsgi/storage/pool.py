@@ -18,10 +18,8 @@ from typing import Any, Protocol
 
 from ..model import ProjectsError, StoreBusy, StoreUnavailable
 
-# SQLite gives up the interpreter at each step: many readers at a time are three times as slow as one
-# after the other. So another connection is lent when the last has come back, or after this time.
-_TURN_SECONDS = 0.005
-_MAX_LOOK_SECONDS = 0.1  # a thread that waits looks again after a turn, then ever more seldom
+_LOOK_SECONDS = 0.005  # after which a thread that waits looks again, then ever more seldom
+_MAX_LOOK_SECONDS = 0.1
 _RETRY_SECONDS = 0.001
 
 
@@ -29,16 +27,18 @@ class Driver(Protocol):
     """What a pool must know of the connections that it lends.
 
     error: the class of their errors. is_lasting: whether a connection is the database itself.
-    is_busy: tells whether the same statement may succeed later. translated: returns the model's error
-    for one of theirs. reset: undoes what a failed block began. check: raises the model's error if what a
-    session is connected to is gone. disconnect: closes a connection.
+    turn: seconds for which no other is lent, unless all have come back. may_retry: tells whether a
+    statement that failed may succeed if it is executed again. translated: returns the model's error for one
+    of theirs. reset: undoes what a failed block began; if it raises, the connection is closed. check: makes
+    sure that a session can be used. disconnect: closes a connection.
     """
 
     error: type[Exception]
     is_lasting: bool
+    turn: float
 
     def connect(self, deadline: float) -> Any: ...
-    def is_busy(self, error: Exception) -> bool: ...
+    def may_retry(self, session: Session, sql: str, error: Exception) -> bool: ...
     def translated(self, error: Exception) -> ProjectsError: ...
     def reset(self, connection: Any) -> None: ...
     def check(self, session: Session) -> None: ...
@@ -56,12 +56,12 @@ class Session:
         self.deadline = deadline
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """Execute a statement and return its cursor; until the deadline, try again while others are busy."""
+        """Execute a statement and return its cursor; until the deadline, try again where that may help."""
         while True:
             try:
                 return self.connection.execute(sql, parameters)
             except self.driver.error as error:
-                if not self.driver.is_busy(error) or time.monotonic() >= self.deadline:
+                if not self.driver.may_retry(self, sql, error) or time.monotonic() >= self.deadline:
                     raise
             time.sleep(_RETRY_SECONDS)
 
@@ -73,12 +73,13 @@ class Loan(Session):
     An error in the block undoes what it began; the driver's errors become the model's.
     """
 
-    __slots__ = ("_pool", "mark", "place", "ready", "thread")
+    __slots__ = ("_pool", "is_renewed", "mark", "place", "ready", "thread")
 
     def __init__(self, pool: Pool, patience: float) -> None:
         self.driver = pool.driver
         self.deadline = time.monotonic() + patience
         self._pool = pool
+        self.is_renewed = False
         self.thread = threading.get_ident()
         self.mark = weakref.ref(self)
         self.place = -1  # of its connection in the pool; -1: it has none
@@ -93,6 +94,11 @@ class Loan(Session):
             raise
         return self
 
+    def renew(self) -> None:
+        """Take a new connection in the place of one that is lost."""
+        self.is_renewed = True
+        self.connection = self._pool.renew(self)
+
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._pool.give_back(self, error is None)
         if error is not None and isinstance(error, self.driver.error):
@@ -102,12 +108,13 @@ class Loan(Session):
 class Pool:
     """At most size connections, lent in turns to the threads that have waited longest.
 
-    fork_patience: seconds that a fork waits for other threads to give their connections back.
+    fork_patience: seconds that a fork waits for other threads to give their connections back, so that all
+        are closed before it; None: it need not, because open ones do no harm as long as no child uses them.
     """
 
     _is_closed = True  # until it is whole
 
-    def __init__(self, driver: Driver, size: int, fork_patience: float) -> None:
+    def __init__(self, driver: Driver, size: int, fork_patience: float | None) -> None:
         self.driver = driver
         self.places = range(size)
         self._fork_patience = fork_patience
@@ -129,7 +136,7 @@ class Pool:
             for connection in self._connections:  # each process has its own after a fork
                 self.driver.reset(connection)
         else:
-            # A child neither uses nor closes what it has inherited: SQLite would undo the parent's work.
+            # A child neither uses nor closes what it has inherited: that would undo the parent's work.
             self._inherited.append(self._connections)
             self._connections = [None for _ in self.places]
 
@@ -148,6 +155,13 @@ class Pool:
         connection = self._connections[loan.place]
         if connection is None:
             connection = self._connections[loan.place] = self.driver.connect(loan.deadline)
+        return connection
+
+    def renew(self, loan: Loan) -> Any:
+        """Close a loan's connection and return a new one in its place."""
+        connection, self._connections[loan.place] = self._connections[loan.place], None
+        self.driver.disconnect(connection)
+        connection = self._connections[loan.place] = self.driver.connect(loan.deadline)
         return connection
 
     def give_back(self, loan: Loan, is_clean: bool) -> None:
@@ -183,7 +197,7 @@ class Pool:
             loan.place = place
             # One step, which a signal's handler that uses the pool cannot come between.
             if self._holders.setdefault(place, loan.mark) is loan.mark:
-                self._turn_ends = now + _TURN_SECONDS
+                self._turn_ends = now + self.driver.turn
                 return True
         loan.place = -1
         return self._is_closed
@@ -221,7 +235,7 @@ class Pool:
     # Waiting and forking
 
     def _wait(self, loan: Loan) -> None:
-        look_after = _TURN_SECONDS
+        look_after = _LOOK_SECONDS
         while not loan.ready.acquire(timeout=max(0.0, min(look_after, loan.deadline - time.monotonic()))):
             with self._lock:
                 self._hand_over()
@@ -241,6 +255,8 @@ class Pool:
         when the parent has ended. What cannot be waited for is left: what this thread or another one
         that forks has itself, and what others keep for too long.
         """
+        if self._fork_patience is None:
+            return
         deadline = time.monotonic() + self._fork_patience
         if self._lock._is_owned():  # type: ignore[attr-defined]
             deadline = 0.0  # a signal came while this thread was in here: nobody can give back

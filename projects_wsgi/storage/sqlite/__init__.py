@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from ...model import Project, ProjectKind, ProjectRow, StoreReadOnly
+from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, StoreReadOnly
 from ...options import BUSY_TIMEOUT, MAX_DATABASE_SIZE
 from .. import OnChange, Store, upkeep
 from ..pool import Loan, Pool, Session
@@ -85,6 +85,7 @@ class SQLiteStore(Store):
             searchers = Pool(self._database, _MAX_SEARCHERS, busy_timeout)
         self._restorations = 0
         super().__init__(
+            self.path,
             readers,
             searchers,
             writers,
@@ -92,6 +93,14 @@ class SQLiteStore(Store):
             on_change=on_change,
             read_only=read_only,
         )
+
+    def version(self) -> object:
+        """Return what is another value after every change of whomever."""
+        with self._reading() as session:
+            # Of other connections' changes the pragma tells (sqlite.org/pragma.html#pragma_data_version), of
+            # this one's own the counts.
+            (others,) = session.execute("PRAGMA data_version").fetchone()
+            return session.connection, others, session.connection.total_changes, self._restorations
 
     def backup(
         self,
@@ -127,7 +136,13 @@ class SQLiteStore(Store):
     # What the base class asks of an engine
 
     def _select_page(
-        self, session: Session, first_id: int, limit: int, folded: str, kinds: Collection[ProjectKind]
+        self,
+        session: Session,
+        first_id: int,
+        limit: int,
+        folded: str,
+        kinds: Collection[ProjectKind],
+        _: int | None,  # the rows come one by one
     ) -> Iterable[ProjectRow]:
         conditions = ["id <= ?"]
         parameters: list[Any] = [first_id]
@@ -172,18 +187,17 @@ class SQLiteStore(Store):
         # A trigger of the host's has done more, or has skipped the row.
         return self._select(session, name) if cursor.rowcount else None
 
-    def _set_description(self, session: Session, key: int | str, description: str) -> bool:
+    def _set_description(self, session: Session, key: int | str, description: str) -> Project | None:
         sql = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE {_column(key)} = ?"
-        return bool(session.execute(sql, (description, key)).rowcount)
+        is_set = session.execute(sql, (description, key)).rowcount
+        return self._select(session, key) if is_set else None
 
-    def _remove(self, session: Session, project_id: int) -> bool:
-        return bool(session.execute("DELETE FROM projects WHERE id = ?", (project_id,)).rowcount)
-
-    def _version(self, session: Session) -> object:
-        # Of other connections' changes the pragma tells (sqlite.org/pragma.html#pragma_data_version), of this
-        # one's own the counts.
-        (others,) = session.execute("PRAGMA data_version").fetchone()
-        return session.connection, others, session.connection.total_changes, self._restorations
+    def _remove(self, session: Session, key: int | str) -> Project | None:
+        project = self._select(session, key)
+        if project is None or project.id == DEFAULT_PROJECT_ID:
+            return None
+        is_removed = session.execute("DELETE FROM projects WHERE id = ?", (project.id,)).rowcount
+        return project if is_removed else None
 
     def _begin(self, session: Session, growth: int | None) -> None:
         self._database.begin(session, growth)

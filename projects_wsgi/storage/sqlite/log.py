@@ -31,8 +31,9 @@ def check_log(path: str, deadline: float, mode: str = WRITE) -> None:
                 " would undo that: move it away, and next time use the command restore"
             )
     deadline = min(deadline, time.monotonic() + _LOG_SECONDS)
+    database = Database(path)
     while mode == WRITE and size_of(path) and not os.path.exists(f"{path}-wal"):
-        session = Database(path).session(deadline)
+        session = database.session(deadline)
         try:
             with closing(session.connection):
                 # In this mode, SQLite begins with a lock that it gets only if nobody has the log open.
@@ -40,7 +41,7 @@ def check_log(path: str, deadline: float, mode: str = WRITE) -> None:
                 session.connection.execute("SELECT 1 FROM sqlite_master").fetchone()
             return
         except sqlite3.Error as error:
-            if not session.driver.is_busy(error):
+            if not database.is_busy(error):
                 return  # for whoever opens it to find out
             if time.monotonic() >= deadline:
                 if _header(path)[18:20] in (b"", _ROLLBACK):

@@ -1,0 +1,174 @@
+"""PostgreSQL, and what is built of it, for when one machine is not enough."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import re
+from collections.abc import Collection, Iterable
+from contextlib import closing
+from typing import Any
+
+from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow
+from ...options import BUSY_TIMEOUT, MAX_CONNECTIONS
+from .. import OnChange, Store
+from ..pool import Loan, Pool, Session
+from . import schema as tables
+from .database import Database
+
+_ROW = "id, name, description"
+_PROJECT = f"{_ROW}, kind, created_at AT TIME ZONE 'UTC', updated_at AT TIME ZONE 'UTC'"
+_COLUMNS = "name, name_hash, folded_name, kind, created_at, updated_at, description"
+
+# PostgreSQL's texts hold no NUL. No word of this code lies across two others, so that one text contains
+# another if, and only if, its code contains the other's.
+_WORDS = {"\0": "\1\1\1\2", "\1": "\1\1\2\2", "\2": "\1\2\2\2"}
+_ENCODING = str.maketrans(_WORDS)
+_DECODING = {word: character for character, word in _WORDS.items()}
+
+
+class PostgresStore(Store):
+    """Keeps projects in one schema of a PostgreSQL database, safe from any thread, process and machine.
+
+    url: postgresql://user:password@host:port/database?parameter=value, as libpq takes it; what it leaves
+        out comes from libpq's environment variables and files.
+    schema: where the tables are, made if missing. None: the first that the connection would make them in.
+    max_connections: > 0, of this process at a time; a third of them are for searches alone.
+    busy_timeout, on_change, read_only: see SQLiteStore. For a server that does not answer at all, a call
+        waits a second longer.
+    Raises ValueError for an option out of its range and a malformed URL; StoreUnavailable when the driver
+    is missing, the database cannot be used, or the schema holds another program's tables or a newer
+    version's; it is left as it was.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str | None = None,
+        max_connections: int = MAX_CONNECTIONS.default,
+        busy_timeout: float = BUSY_TIMEOUT.default,
+        on_change: OnChange | None = None,
+        read_only: bool = False,
+    ) -> None:
+        BUSY_TIMEOUT.check(busy_timeout)
+        MAX_CONNECTIONS.check(max_connections)
+        if schema is not None and ("\0" in schema or not 0 < len(schema.encode()) < 64):
+            raise ValueError(f"schema must be a name of 1 to 63 bytes, not {schema!r}")
+        database = Database(url, busy_timeout, read_only)
+        # Nothing stays open: a process that only forks others would keep it for good.
+        with closing(Pool(database, 1, None)) as pool, Loan(pool, busy_timeout) as session:
+            schema = tables.prepare(session, schema, database.location, read_only)
+        self._table = f"{tables.quoted(schema)}.projects"
+        searchers = max_connections // 3
+        pool = Pool(database, max_connections - searchers, None)
+        super().__init__(
+            database.location,
+            pool,
+            Pool(database, searchers, None) if searchers else pool,
+            pool,
+            busy_timeout=busy_timeout,
+            on_change=on_change,
+            read_only=read_only,
+        )
+
+    # What the base class asks of an engine. Each change is one statement, which is its own transaction.
+
+    def _begin(self, session: Session, growth: int | None) -> None:
+        pass
+
+    def _commit(self, session: Session) -> None:
+        pass
+
+    def _select_page(
+        self,
+        session: Session,
+        first_id: int,
+        limit: int,
+        folded: str,
+        kinds: Collection[ProjectKind],
+        max_size: int | None,
+    ) -> Iterable[ProjectRow]:
+        conditions = ["id <= $1"]
+        parameters: list[Any] = [first_id, limit]
+        if kinds == {ProjectKind.STANDARD}:
+            # Written out, because PostgreSQL takes a partial index only for its very condition.
+            conditions.append("kind = 'standard'")
+        elif len(kinds) < len(ProjectKind):
+            parameters.append([kind.value for kind in kinds])
+            conditions.append(f"kind = ANY(${len(parameters)})")
+        if folded:
+            parameters.append("%" + re.sub(r"([\\%_])", r"\\\1", _encode(folded)) + "%")
+            conditions.append(f"folded_name LIKE ${len(parameters)}")
+        where = f"FROM {self._table} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT $2"
+        sql = f"SELECT {_ROW} {where}"
+        if max_size is not None:
+            # All rows that the server finds are sent at once, so it must end the page itself.
+            parameters.append(4 * max_size)  # bytes: no character takes more
+            size = "octet_length(name) + coalesce(octet_length(description), 0)"
+            before = "OVER (ORDER BY id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+            sql = f"SELECT {_ROW} FROM (SELECT {_ROW}, sum({size}) {before} AS size_before {where}) AS page"
+            sql += f" WHERE coalesce(size_before, 0) <= ${len(parameters)} ORDER BY id DESC"
+        return map(_parse_row, session.execute(sql, parameters))
+
+    def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
+        condition, value = _address(key)
+        row = session.execute(f"SELECT {_ROW} FROM {self._table} WHERE {condition}", (value,)).fetchone()
+        return row and _parse_row(row)
+
+    def _select(self, session: Session, key: int | str) -> Project | None:
+        condition, value = _address(key)
+        return _fetch(session, f"SELECT {_PROJECT} FROM {self._table} WHERE {condition}", value)
+
+    def _insert(
+        self, session: Session, name: str, folded: str, kind: ProjectKind, description: str | None
+    ) -> Project | None:
+        sql = (
+            f"INSERT INTO {self._table} ({_COLUMNS}) VALUES ($1, $2, $3, $4, {tables.NOW}, {tables.NOW}, $5)"
+            f" ON CONFLICT (name_hash) DO NOTHING RETURNING {_PROJECT}"
+        )
+        values = _encode(name), _hash(name), _encode(folded), kind.value, description and _encode(description)
+        return _fetch(session, sql, *values)
+
+    def _set_description(self, session: Session, key: int | str, description: str) -> Project | None:
+        condition, value = _address(key)
+        sql = f"UPDATE {self._table} SET description = $2, updated_at = {tables.NOW} WHERE {condition}"
+        return _fetch(session, f"{sql} RETURNING {_PROJECT}", value, _encode(description))
+
+    def _remove(self, session: Session, key: int | str) -> Project | None:
+        condition, value = _address(key)
+        sql = f"DELETE FROM {self._table} WHERE {condition} AND id <> {DEFAULT_PROJECT_ID}"
+        return _fetch(session, f"{sql} RETURNING {_PROJECT}", value)
+
+    def _probe(self, session: Session) -> None:
+        session.execute(f"SELECT 1 FROM {self._table} LIMIT 1")
+
+
+def _address(key: int | str) -> tuple[str, int | bytes]:
+    return ("name_hash = $1", _hash(key)) if isinstance(key, str) else ("id = $1", key)
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def _fetch(session: Session, sql: str, *parameters: Any) -> Project | None:
+    row = session.execute(sql, parameters).fetchone()
+    if row is None:
+        return None
+    *row, kind, created_at, updated_at = row
+    times = (time.replace(tzinfo=datetime.timezone.utc) for time in (created_at, updated_at))
+    return Project(*_parse_row(row), ProjectKind(kind), *times)
+
+
+def _parse_row(row: Any) -> ProjectRow:
+    project_id, name, description = row
+    return project_id, _decode(name), description and _decode(description)
+
+
+def _encode(text: str) -> str:
+    return text.translate(_ENCODING)
+
+
+def _decode(text: str) -> str:
+    return re.sub("\1[\1\2]{2}\2", lambda word: _DECODING[word[0]], text) if "\1" in text else text

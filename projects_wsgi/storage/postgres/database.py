@@ -1,0 +1,193 @@
+"""Opens connections to a PostgreSQL database, and says what their errors mean: the only user of psycopg."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+import selectors
+import time
+from collections.abc import Generator
+from typing import Any
+
+from ...model import ChangeForbidden, OutcomeUnknown, ProjectsError, StoreBusy, StoreFull, StoreUnavailable
+
+_MORE_SECONDS = 1.0  # for which the client waits longer than the server, which says why nothing came
+_LOOK_SECONDS = 0.1  # how often a client that waits looks whether it has waited long enough
+_CROWDED_SECONDS = 0.05  # between two tries of a server that takes no more connections
+_LEAST_CONNECT_SECONDS = 2  # libpq waits no less
+
+# What SQLSTATEs, or their first two characters, mean (postgresql.org/docs/current/errcodes-appendix.html);
+# all others are StoreUnavailable.
+MEANINGS: dict[str, type[ProjectsError]] = {
+    **dict.fromkeys(("09", "22", "23", "27", "38", "39", "44", "45", "P0"), ChangeForbidden),
+    **dict.fromkeys(("40001", "40P01", "55P03", "57014"), StoreBusy),
+    "53100": StoreFull,
+}
+_CONFLICTS = ("40001", "40P01")  # of statements at the same time: the server has undone this one
+_READ_ONLY = "25006"
+
+# Of a connection that cannot be made, libpq tells no SQLSTATE.
+_CROWDED = ("too many clients", "too many connections", "connection slots", "starting up", "recovery mode")
+
+
+class Database:
+    """Makes connections to what a URL means; see PostgresStore for what it takes and raises.
+
+    location: the URL with user, host, port and database, and nothing else.
+    """
+
+    is_lasting = False
+    turn = 0.0  # who waits for a server does not keep the interpreter
+
+    def __init__(self, url: str, busy_timeout: float, read_only: bool) -> None:
+        try:
+            import psycopg
+            from psycopg import RawCursor, conninfo
+        except ImportError as error:
+            raise StoreUnavailable(
+                f'PostgreSQL needs psycopg 3.2 or later: pip install "psycopg[binary]>=3.2" ({error})'
+            ) from None
+        self.error: type[Exception] = psycopg.Error
+        try:
+            given = conninfo.conninfo_to_dict(url)
+        except (psycopg.Error, UnicodeError):
+            given = {"host": "@"}
+        # A character of a password that is not escaped may make libpq take a part of it for one of these.
+        hosts = f"{given.get('host', '')}{given.get('hostaddr', '')}"
+        path = url.partition("://")[2].partition("?")[0].partition("/")[2]
+        if "@" in hosts + path or re.search("[^0-9,]", str(given.get("port", ""))):
+            raise ValueError(
+                "the database's URL is malformed: it must be like postgresql://user:password@host:port/database,"
+                " with %40 for @, %2F for /, %3A for : and %25 for % in user and password"
+            )
+        defaults = {
+            option.keyword.decode(): option.val.decode()
+            for option in psycopg.pq.Conninfo.get_defaults()
+            if option.val is not None
+        }
+        settings = {**defaults, **given}
+        user, port = settings.get("user", ""), settings.get("port", "")
+        host = str(settings.get("host") or settings.get("hostaddr") or "")
+        service = f"?service={given['service']}" if "service" in given else ""
+        self.location = f"postgresql://{user}@{host}:{port}/{settings.get('dbname', user)}{service}"
+        self._parameters = {**given, "client_encoding": "UTF8", "fallback_application_name": "projects_wsgi"}
+        if "," in host and settings["target_session_attrs"] == "any":
+            self._parameters.setdefault("target_session_attrs", "primary")
+        self._settings = f"SET statement_timeout = {max(1, int(1000 * busy_timeout))}"
+        if read_only:
+            self._settings += "; SET default_transaction_read_only = on"
+        # Not prepared: behind a pooler, another client's statement may have the same name.
+        self._connect = functools.partial(
+            _connection_class().connect, autocommit=True, prepare_threshold=None, cursor_factory=RawCursor
+        )
+
+    # What a pool asks of it
+
+    def connect(self, deadline: float) -> Any:
+        """Return a connection. Raises StoreBusy while the server takes no more, StoreUnavailable."""
+        while True:
+            seconds = max(_LEAST_CONNECT_SECONDS, int(deadline - time.monotonic()))
+            try:
+                connection = self._connect(**self._parameters, connect_timeout=seconds)
+                break
+            except self.error as error:
+                reason = _reason(error)
+                if not any(words in reason for words in _CROWDED):
+                    raise StoreUnavailable(f"cannot connect to {self.location}: {reason}") from error
+                if time.monotonic() >= deadline:
+                    raise StoreBusy(f"{self.location} takes no more connections: {reason}") from error
+            time.sleep(_CROWDED_SECONDS)
+        connection.deadline = deadline + _MORE_SECONDS
+        connection.execute(self._settings)
+        return connection
+
+    def check(self, session: Any) -> None:
+        """Renew a session whose server has said goodbye: that is all it says unasked."""
+        if session.connection.selector.select(0):
+            session.renew()
+        session.connection.deadline = session.deadline + _MORE_SECONDS
+
+    def may_retry(self, session: Any, sql: str, error: Any) -> bool:
+        """Tell whether a statement has done nothing and may succeed now. Raises OutcomeUnknown."""
+        if error.sqlstate in _CONFLICTS:
+            return True
+        is_lost = session.connection.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+        if is_lost and not sql.startswith("SELECT"):
+            raise OutcomeUnknown(
+                f"the connection to {self.location} was lost after a change was sent, which may or may not"
+                f" have been made: look before you try again ({_reason(error)})"
+            ) from error
+        # What is read-only now may have been the primary until now.
+        is_worth_a_try = (is_lost or error.sqlstate == _READ_ONLY) and not session.is_renewed
+        if is_worth_a_try and time.monotonic() < session.deadline:
+            session.renew()
+            self.check(session)
+            return True
+        return False
+
+    def translated(self, error: Any) -> ProjectsError:
+        """Return what an error of psycopg means."""
+        state = error.sqlstate or ""
+        meaning = MEANINGS.get(state) or MEANINGS.get(state[:2])
+        reason = _reason(error)
+        if meaning is ChangeForbidden:
+            return ChangeForbidden(reason)
+        if meaning is StoreBusy:
+            return StoreBusy(f"{self.location} was busy for too long: {reason}; try again later")
+        if meaning is StoreFull:
+            return StoreFull(f"{self.location} is full: {reason}; delete projects, or make room on its disk")
+        return StoreUnavailable(f"cannot use {self.location}: {reason}")
+
+    def reset(self, connection: Any) -> None:
+        """Raise where a statement or a transaction is under way, or the connection is lost."""
+        if connection.info.transaction_status:
+            raise self.error("this connection cannot be used again")
+
+    def disconnect(self, connection: Any) -> None:
+        connection.close()
+
+
+@functools.cache
+def _connection_class() -> Any:
+    import psycopg
+    from psycopg import waiting
+
+    class Connection(psycopg.Connection[Any]):
+        """A connection that waits until its deadline, whatever the server and the network do."""
+
+        deadline = math.inf  # by time.monotonic()
+
+        @functools.cached_property
+        def selector(self) -> selectors.BaseSelector:
+            selector = getattr(
+                selectors, "PollSelector", selectors.SelectSelector
+            )()  # which hold no descriptor
+            selector.register(self.pgconn.socket, selectors.EVENT_READ)
+            return selector
+
+        def wait(self, generator: Any, *_: Any, **__: Any) -> Any:
+            limited = self._until_deadline(generator)
+            return waiting.wait(limited, self.pgconn.socket, interval=_LOOK_SECONDS)
+
+        def _until_deadline(self, generator: Any) -> Generator[Any, Any, Any]:
+            try:
+                state = next(generator)
+                while True:
+                    ready = yield state
+                    if not ready and time.monotonic() >= self.deadline:
+                        self.close()
+                        raise psycopg.OperationalError("the server has not answered in time")
+                    state = generator.send(ready)
+            except StopIteration as end:
+                return end.value
+
+        def execute(self, query: Any, params: Any = (), **_: Any) -> Any:
+            # Several statements at once take no parameters, and give no binary answer.
+            return self.cursor(binary=bool(params)).execute(query, params)
+
+    return Connection
+
+
+def _reason(error: Any) -> str:
+    return error.diag.message_primary or " ".join(str(error).split())
