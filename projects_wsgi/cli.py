@@ -6,9 +6,10 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Callable
+from typing import Any, Callable, NoReturn
 
 from . import __version__, commands, signals
 from .auth import KeysError, Role
@@ -72,9 +73,14 @@ def _fail(text: str) -> int:
     """Print an error, if there is a text; return the exit status."""
     with contextlib.suppress(OSError):
         if text:
-            print(f"{PROGRAM}: {text}", file=sys.stderr)
+            print(f"{PROGRAM}: {_without_passwords(text)}", file=sys.stderr)
     _let_go_of_output()
     return 2
+
+
+def _without_passwords(text: str) -> str:
+    """Return a text without the password of a URL, which may have been given in any wrong place."""
+    return re.sub("://([^:@]*):.*@", r"://\1:...@", text, flags=re.DOTALL)
 
 
 def _let_go_of_output() -> None:
@@ -104,7 +110,7 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
             text, source = environ.get(option.variable) or None, f"environment variable {option.variable}"
             if option is PORT and text is not None and "://" in text:
                 commands.warn(
-                    f"{source} is {text!r}, as Kubernetes sets it for a service of that name; port"
+                    f"{source} is {_without_passwords(text)!r}, as Kubernetes sets it for a service of that name; port"
                     f" {option.default} is used"
                 )
                 text = None
@@ -118,7 +124,7 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, which leaves the values of options as text."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM, description="Serve the projects API of Arize Phoenix from one SQLite file."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -136,7 +142,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Command(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors quote what was given, but for the password of a URL."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_without_passwords(message))
+
+
+class _Command(_Parser):
     """The parser of a command, made when that is given: to make all takes a tenth of a start.
 
     build: adds what it needs. settings: those of an ArgumentParser.
@@ -173,7 +186,7 @@ def _build_restore(parser: argparse.ArgumentParser) -> None:
 
 def _build_keys(parser: argparse.ArgumentParser) -> None:
     subparsers = parser.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
+        title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
 
     add = subparsers.add_parser("add", help="create a key and print it, once")

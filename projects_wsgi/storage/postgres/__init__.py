@@ -55,7 +55,7 @@ class PostgresStore(Store):
         MAX_CONNECTIONS.check(max_connections)
         if schema is not None and ("\0" in schema or not 0 < len(schema.encode()) < 64):
             raise ValueError(f"schema must be a name of 1 to 63 bytes, not {schema!r}")
-        database = Database(url, busy_timeout, read_only)
+        database = Database(url, busy_timeout)
         # Nothing stays open: a process that only forks others would keep it for good.
         with closing(Pool(database, 1, None)) as pool, Loan(pool, busy_timeout) as session:
             schema = tables.prepare(session, schema, database.location, read_only)

@@ -28,7 +28,7 @@ _CONFLICTS = ("40001", "40P01")  # of statements at the same time: the server ha
 _READ_ONLY = "25006"
 
 # Of a connection that cannot be made, libpq tells no SQLSTATE.
-_CROWDED = ("too many clients", "too many connections", "connection slots", "starting up", "recovery mode")
+_CROWDED = ("too many clients", "too many connections", "connection slots", "the database system is")
 
 
 class Database:
@@ -40,7 +40,7 @@ class Database:
     is_lasting = False
     turn = 0.0  # who waits for a server does not keep the interpreter
 
-    def __init__(self, url: str, busy_timeout: float, read_only: bool) -> None:
+    def __init__(self, url: str, busy_timeout: float) -> None:
         try:
             import psycopg
             from psycopg import RawCursor, conninfo
@@ -58,8 +58,8 @@ class Database:
         path = url.partition("://")[2].partition("?")[0].partition("/")[2]
         if "@" in hosts + path or re.search("[^0-9,]", str(given.get("port", ""))):
             raise ValueError(
-                "the database's URL is malformed: it must be like postgresql://user:password@host:port/database,"
-                " with %40 for @, %2F for /, %3A for : and %25 for % in user and password"
+                "the database's URL is malformed; in user and password, write %40 for @, %2F for /, %3A for :"
+                " and %25 for %: postgresql://user:...@host:port/database"
             )
         defaults = {
             option.keyword.decode(): option.val.decode()
@@ -74,9 +74,9 @@ class Database:
         self._parameters = {**given, "client_encoding": "UTF8", "fallback_application_name": "projects_wsgi"}
         if "," in host and settings["target_session_attrs"] == "any":
             self._parameters.setdefault("target_session_attrs", "primary")
+        self._host_count = host.count(",") + 1
+        # Nothing but this, because behind a pooler others may get it too. In milliseconds.
         self._settings = f"SET statement_timeout = {max(1, int(1000 * busy_timeout))}"
-        if read_only:
-            self._settings += "; SET default_transaction_read_only = on"
         # Not prepared: behind a pooler, another client's statement may have the same name.
         self._connect = functools.partial(
             _connection_class().connect, autocommit=True, prepare_threshold=None, cursor_factory=RawCursor
@@ -87,7 +87,7 @@ class Database:
     def connect(self, deadline: float) -> Any:
         """Return a connection. Raises StoreBusy while the server takes no more, StoreUnavailable."""
         while True:
-            seconds = max(_LEAST_CONNECT_SECONDS, int(deadline - time.monotonic()))
+            seconds = max(_LEAST_CONNECT_SECONDS, int((deadline - time.monotonic()) / self._host_count))
             try:
                 connection = self._connect(**self._parameters, connect_timeout=seconds)
                 break
@@ -183,8 +183,7 @@ def _connection_class() -> Any:
                 return end.value
 
         def execute(self, query: Any, params: Any = (), **_: Any) -> Any:
-            # Several statements at once take no parameters, and give no binary answer.
-            return self.cursor(binary=bool(params)).execute(query, params)
+            return self.cursor(binary=True).execute(query, params)
 
     return Connection
 

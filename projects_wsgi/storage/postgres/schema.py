@@ -31,6 +31,7 @@ MIGRATIONS = (
             'standard', {NOW}, {NOW}, 'Default project')""",
     ),
 )
+_FORBIDDEN = "42501"  # the SQLSTATE insufficient_privilege
 _COLUMNS = {"id", "name", "name_hash", "folded_name", "kind", "created_at", "updated_at", "description"}
 
 # A query, because to_regclass() may answer from what a connection remembers.
@@ -65,6 +66,19 @@ def prepare(session: Session, schema: str | None, location: str, read_only: bool
             f"the schema {schema} of {location} has no projects, or an earlier version's: open it once"
             " without read_only"
         )
+    try:
+        _make_tables(connection, schema, location)
+    except session.driver.error as error:
+        if getattr(error, "sqlstate", None) != _FORBIDDEN:
+            raise
+        raise StoreUnavailable(
+            f"the schema {schema} of {location} has no projects, or an earlier version's, and this user may not"
+            f" make the tables: {error}"
+        ) from error
+    return schema
+
+
+def _make_tables(connection: Any, schema: str, location: str) -> None:
     # A lock that ends with its transaction: others would not survive a pooler.
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     digest = hashlib.sha256(f"projects_wsgi {schema}".encode()).digest()
@@ -83,7 +97,6 @@ def prepare(session: Session, schema: str | None, location: str, read_only: bool
         connection.execute(f"CREATE INDEX projects_searched {index}")
     connection.execute(f"UPDATE {quoted(schema)}.projects_version SET version = $1", (len(MIGRATIONS),))
     connection.execute("COMMIT")
-    return schema
 
 
 def _read_version(connection: Any, schema: str, location: str) -> int:
