@@ -109,8 +109,9 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
         if text is None:
             text, source = environ.get(option.variable) or None, f"environment variable {option.variable}"
             if option is PORT and text is not None and "://" in text:
+                shown = _without_passwords(text)
                 commands.warn(
-                    f"{source} is {_without_passwords(text)!r}, as Kubernetes sets it for a service of that name; port"
+                    f"{source} is {shown!r}, as Kubernetes sets it for a service of that name; port"
                     f" {option.default} is used"
                 )
                 text = None

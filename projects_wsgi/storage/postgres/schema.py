@@ -72,8 +72,8 @@ def prepare(session: Session, schema: str | None, location: str, read_only: bool
         if getattr(error, "sqlstate", None) != _FORBIDDEN:
             raise
         raise StoreUnavailable(
-            f"the schema {schema} of {location} has no projects, or an earlier version's, and this user may not"
-            f" make the tables: {error}"
+            f"the schema {schema} of {location} has no projects, or an earlier version's, and this user may"
+            " not make the tables: open it once as one who may"
         ) from error
     return schema
 
