@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +9,30 @@ import pytest
 import webtest
 from hypothesis import HealthCheck, settings
 
-from projects_wsgi import ProjectsApp, SQLiteStore, Store, make_app
+from projects_wsgi import ProjectsApp, SQLiteStore, Store
 
+from .support.databases import Database
 from .support.process import Process, running_server
+
+pytest_plugins = ["tests.support.engines"]
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 
-@pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A fresh store of each engine."""
-    store = SQLiteStore(tmp_path / "projects.db" if request.param == "file" else ":memory:")
-    yield store
-    store.close()
+@pytest.fixture
+def store(any_database: Database) -> Iterator[Store]:
+    """A fresh store of each kind."""
+    with closing(any_database.open_store()) as store:
+        yield store
+
+
+@pytest.fixture
+def shared_store(database: Database) -> Iterator[Store]:
+    """A fresh store in a database that others can get at as well."""
+    with closing(database.open_store()) as store:
+        yield store
 
 
 @pytest.fixture
@@ -34,9 +44,8 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def file_store(file: Path) -> Iterator[SQLiteStore]:
     """A fresh store in that file."""
-    store = SQLiteStore(file)
-    yield store
-    store.close()
+    with closing(SQLiteStore(file)) as store:
+        yield store
 
 
 def mount(prefix: str, app: Any) -> Any:
@@ -53,11 +62,11 @@ def mount(prefix: str, app: Any) -> Any:
 
 
 @pytest.fixture
-def projects_app(tmp_path: Path) -> Iterator[ProjectsApp]:
-    """The application over a fresh file."""
-    app = make_app(tmp_path / "projects.db")
-    yield app
-    app.store.close()
+def projects_app(database: Database) -> Iterator[ProjectsApp]:
+    """The application over a fresh database."""
+    app = database.make_app()
+    with closing(app.store):
+        yield app
 
 
 class PrefixedApp(webtest.TestApp):
@@ -79,7 +88,7 @@ def app(request: pytest.FixtureRequest, projects_app: ProjectsApp) -> webtest.Te
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Process]:
-    """`python -m projects_wsgi` over a fresh file."""
-    with running_server("--quiet", cwd=tmp_path) as process:
+def server(database: Database, tmp_path: Path) -> Iterator[Process]:
+    """`python -m projects_wsgi` over a fresh database."""
+    with running_server("--quiet", *database.arguments, cwd=tmp_path) as process:
         yield process

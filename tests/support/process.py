@@ -16,6 +16,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
+from .cluster import PASSWORD
+
 
 class Process:
     """A server that runs as a process of its own.
@@ -49,6 +51,7 @@ class Process:
         self.output += self.popen.communicate(timeout=10)[0]
         self._log.seek(0)
         self.log = self._log.read()
+        assert PASSWORD not in self.output + self.log
 
 
 def environment(**environ: str) -> dict[str, str]:
@@ -97,7 +100,7 @@ def run(
     *arguments: str, cwd: Path, prefix: Sequence[str] = (), **environ: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command that ends by itself; prefix: a program that runs it, and its arguments."""
-    return subprocess.run(
+    result = subprocess.run(
         [*prefix, sys.executable, "-W", "error", "-m", "projects_wsgi", *arguments],
         cwd=cwd,
         env=environment(**environ),
@@ -105,6 +108,8 @@ def run(
         text=True,
         timeout=30,
     )
+    assert PASSWORD not in result.stdout + result.stderr
+    return result
 
 
 def refusal(*arguments: str, cwd: Path, prefix: Sequence[str] = (), **environ: str) -> str:
