@@ -24,6 +24,7 @@ from projects_wsgi import (
     ProjectsError,
     Role,
     SQLiteStore,
+    Store,
     StoreBusy,
     StoreError,
     StoreFull,
@@ -33,6 +34,8 @@ from projects_wsgi import (
 )
 from projects_wsgi.keys import add_key
 from projects_wsgi.wsgi import TEXT
+
+from .support.databases import Database
 
 VERSION = ("x-phoenix-server-version", "20.26.1")
 
@@ -117,8 +120,8 @@ def test_a_cursor_stays_good_when_its_project_is_deleted(app: webtest.TestApp) -
     assert [project["name"] for project in page] == ["p0", "default"]
 
 
-def test_a_page_of_large_projects_ends_early_and_loses_none(file: Path) -> None:
-    projects_app = make_app(file, max_page_bytes=1000)
+def test_a_page_of_large_projects_ends_early_and_loses_none(database: Database) -> None:
+    projects_app = database.make_app(max_page_bytes=1000)
     with closing(projects_app.store) as store:
         for number in range(30):
             store.create(f"project {number}", "é" * (number * 30))
@@ -137,25 +140,23 @@ def test_a_page_of_large_projects_ends_early_and_loses_none(file: Path) -> None:
         assert found == ["longer than a page", *(f"project {n}" for n in reversed(range(30))), "default"]
 
 
-def test_rows_are_fetched_only_as_far_as_a_page_needs_them(file: Path) -> None:
-    with closing(SQLiteStore(file)) as store:
-        for number in range(50):
-            store.create(f"project {number}", "x" * 1000)
-        # Those with which the page is long enough, and the one after them.
-        assert len(store.list_rows(max_size=2500)) == 4
-        assert len(store.list_rows(max_size=1)) == 2
-        assert len(store.list_rows()) == 51
+def test_rows_are_fetched_only_as_far_as_a_page_needs_them(store: Store) -> None:
+    for number in range(50):
+        store.create(f"project {number}", "x" * 1000)
+    # Those with which the page is long enough, and the one after them.
+    assert len(store.list_rows(max_size=2500)) == 4
+    assert len(store.list_rows(max_size=1)) == 2
+    assert len(store.list_rows()) == 51
 
 
-def test_a_limit_beyond_the_largest_page_loses_nothing() -> None:
-    with closing(SQLiteStore(":memory:")) as store:
-        app = webtest.TestApp(make_app(store, max_page_size=2))
-        for name in ("a", "b"):
-            create(app, name)
-        for query in ("", "?limit=3", f"?limit={2**70}"):
-            page = app.get(f"/v1/projects{query}").json
-            assert [project["name"] for project in page["data"]] == ["b", "a"]
-            assert page["next_cursor"] == DEFAULT["id"]
+def test_a_limit_beyond_the_largest_page_loses_nothing(store: Store) -> None:
+    app = webtest.TestApp(make_app(store, max_page_size=2))
+    for name in ("a", "b"):
+        create(app, name)
+    for query in ("", "?limit=3", f"?limit={2**70}"):
+        page = app.get(f"/v1/projects{query}").json
+        assert [project["name"] for project in page["data"]] == ["b", "a"]
+        assert page["next_cursor"] == DEFAULT["id"]
 
 
 def test_other_kinds_are_listed_when_asked_for_and_always_reachable(
@@ -650,17 +651,18 @@ def test_repeated_slashes_at_the_start_count_as_one(
     assert call(projects_app, "GET", slashes + rest)[0] == 200
 
 
-def test_a_dropped_application_lets_go_of_its_store_at_once(tmp_path: Path) -> None:
+def test_a_dropped_application_lets_go_of_its_store_at_once(any_database: Database, tmp_path: Path) -> None:
     add_key(tmp_path / "projects.keys", "ci", Role.VIEWER)
     gc.disable()
     try:
+        options: dict[str, Any]
         for options in (
             {},
             {"read_only": True},
             {"keys": tmp_path / "projects.keys"},
             {"authenticate": lambda environ: None},
         ):
-            app = make_app(SQLiteStore(":memory:"), **options)
+            app = make_app(any_database.open_store(), **options)
             for method, path, extra in exchanges():
                 call(app, method, path, **extra)
             reference = weakref.ref(app.store)

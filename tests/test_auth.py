@@ -26,6 +26,7 @@ from projects_wsgi.testing import live_server
 
 from .conftest import PrefixedApp
 from .promises.test_bad_input import call, environs
+from .support.engines import NewDatabase
 
 KEYS = {role: f"{role}-{'x' * 40}" for role in ("viewer", "member", "admin")}
 EXPIRED = "expired-" + "x" * 40
@@ -46,12 +47,13 @@ def keys_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def guarded(keys_file: Path) -> Iterator[ProjectsApp]:
+def guarded(new_database: NewDatabase, keys_file: Path) -> Iterator[ProjectsApp]:
     """The application with keys, and a secret project."""
-    app = make_app(":memory:", keys=keys_file, admin_secret=SECRET)
-    with closing(app.store):
-        app.store.create("secret", "very")
-        yield app
+    with new_database(None) as database:
+        app = database.make_app(keys=keys_file, admin_secret=SECRET)
+        with closing(app.store):
+            app.store.create("secret", "very")
+            yield app
 
 
 @pytest.fixture(params=["", "/phoenix/api"], ids=["root", "prefix"])
@@ -235,14 +237,15 @@ def test_who_may_not_is_refused_before_the_body_is_read(
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProjectsApp]:
+def closed(new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProjectsApp]:
     file = tmp_path_factory.mktemp("keys") / "projects.keys"
     file.write_text(line("admin", "admin", KEYS["admin"]))
-    app = make_app(":memory:", keys=file)
-    for name in ("x", "é", "a/b"):
-        app.store.create(name, "SECRET")
-    with closing(app.store):
-        yield app
+    with new_database(None) as database:
+        app = database.make_app(keys=file)
+        with closing(app.store):
+            for name in ("x", "é", "a/b"):
+                app.store.create(name, "SECRET")
+            yield app
 
 
 def contents(app: ProjectsApp) -> list[Any]:

@@ -1,8 +1,9 @@
-"""What every engine promises, and what SQLite's file does."""
+"""What every engine promises, to a host's own tables too, and what SQLite's file does."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import threading
 import time
@@ -29,7 +30,8 @@ from projects_wsgi import (
 )
 from projects_wsgi.storage.pool import Loan
 
-from .support.databases import connect, names
+from .support.databases import Database, connect, names
+from .support.engines import NewDatabase
 from .support.process import start_together
 
 Result = TypeVar("Result")
@@ -307,20 +309,189 @@ def test_make_app_takes_a_store(store: Store) -> None:
     assert make_app(store).store is store
 
 
+def test_projects_outlive_the_store(database: Database) -> None:
+    with closing(database.open_store()) as store:
+        made = store.create("agent", "kept")
+    with closing(database.open_store()) as store:
+        assert store.get("agent") == made
+
+
+def test_a_search_for_a_long_text_takes_no_quadratic_time(store: Store) -> None:
+    store.create("a" * 500_000)
+    began = time.monotonic()
+    assert names(store, name_contains="a" * 200_000 + "b") == []
+    assert time.monotonic() - began < 1
+
+
 @pytest.mark.parametrize("database", [None, 5, b"projects.db", object()])
 def test_make_app_takes_nothing_else(database: object) -> None:
     with pytest.raises(TypeError, match="path"):
         make_app(database)  # type: ignore[arg-type]
 
 
+# Every engine, with a host's own tables and triggers beside the projects
+
+HOST_TABLE = "CREATE TABLE traces (project_id BIGINT REFERENCES projects (id) %s)"
+
+ACTS: dict[str, Callable[[Store], object]] = {
+    "INSERT": lambda store: store.create("x"),
+    "UPDATE": lambda store: store.update("agent", "x"),
+    "DELETE": lambda store: store.delete("agent"),
+}
+events = pytest.mark.parametrize("event", ACTS)
+
+
+def test_rows_of_a_hosts_own_table_go_with_their_project(database: Database, shared_store: Store) -> None:
+    kept, gone = shared_store.create("kept"), shared_store.create("gone")
+    with database.connect() as connection:
+        connection.execute(HOST_TABLE % "ON DELETE CASCADE")
+        connection.execute(f"INSERT INTO traces VALUES ({kept.id}), ({gone.id}), ({gone.id})")
+        shared_store.delete("gone")
+        assert connection.execute("SELECT project_id FROM traces").fetchall() == [(kept.id,)]
+
+
+def test_a_deletion_that_fails_leaves_the_project_and_all_its_rows(
+    database: Database, shared_store: Store
+) -> None:
+    project = shared_store.create("agent")
+    with database.connect() as connection:
+        connection.execute(HOST_TABLE % "ON DELETE CASCADE")
+        connection.execute(f"INSERT INTO traces VALUES ({project.id})")
+        database.create_trigger("refuse", "AFTER DELETE ON traces", database.forbid["abort"])
+        with pytest.raises(ChangeForbidden):
+            shared_store.delete("agent")
+        assert connection.execute("SELECT count(*) FROM traces").fetchone() == (1,)
+    assert shared_store.get("agent") == project
+
+
+@pytest.mark.parametrize("constraint", ["ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
+def test_a_hosts_table_can_forbid_a_deletion(
+    database: Database, shared_store: Store, constraint: str
+) -> None:
+    project = shared_store.create("agent")
+    with database.connect() as connection:
+        connection.execute(HOST_TABLE % constraint)
+        connection.execute(f"INSERT INTO traces VALUES ({project.id})")
+        with pytest.raises(ChangeForbidden):
+            shared_store.delete("agent")
+        assert shared_store.get("agent") == project
+        connection.execute("DELETE FROM traces")
+    shared_store.delete("agent")
+
+
+@events
+def test_a_hosts_trigger_can_forbid_any_change(database: Database, shared_store: Store, event: str) -> None:
+    shared_store.create("agent")
+    before = shared_store.list_rows()
+    database.create_trigger("refuse", f"BEFORE {event} ON projects", database.forbid["abort"])
+    with pytest.raises(ChangeForbidden, match="the host refuses"):
+        ACTS[event](shared_store)
+    assert shared_store.list_rows() == before
+
+
+@events
+@pytest.mark.parametrize("moment", ["BEFORE", "AFTER"])
+@pytest.mark.parametrize("way", ["abort", "fail", "roll back", "ignore"])
+def test_however_a_trigger_forbids_a_change_nothing_is_changed_or_told(
+    database: Database, event: str, moment: str, way: str
+) -> None:
+    told: list[str] = []
+    with closing(database.open_store(on_change=lambda event, _: told.append(event))) as store:
+        store.create("agent")
+        before, told[:] = store.list_rows(), []
+        database.create_trigger("host", f"{moment} {event} ON projects", database.forbid[way])
+        if (moment, way) == ("AFTER", "ignore"):  # by then the row is changed, and stays so
+            ACTS[event](store)
+            assert (store.list_rows() != before, len(told)) == (True, 1)
+        else:
+            with pytest.raises(ChangeForbidden):
+                ACTS[event](store)
+            assert (store.list_rows(), told) == (before, [])
+        database.drop_trigger("host", "projects")
+        assert store.create("after").name == "after"  # no transaction is left open
+
+
+def test_an_answer_names_the_project_that_was_made_whatever_triggers_do(
+    database: Database, shared_store: Store
+) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE log (text TEXT)")
+    actions = (
+        "INSERT INTO log VALUES (new.name)",
+        "UPDATE projects SET description = 'by the host' WHERE id = new.id",
+    )
+    database.create_trigger("host", "AFTER INSERT ON projects", "; ".join(actions))
+    project = shared_store.create("agent", "mine")
+    assert project == shared_store.get("agent")
+    assert project.description == "by the host"
+    database.create_trigger("away", "AFTER INSERT ON projects", "DELETE FROM projects WHERE id = new.id")
+    with pytest.raises(ChangeForbidden, match="kept 'gone' from being created"):
+        shared_store.create("gone")
+    assert names(shared_store) == ["agent", "default"]
+
+
+def test_a_name_that_exists_is_told_from_one_that_the_host_forbids(
+    database: Database, shared_store: Store
+) -> None:
+    shared_store.create("agent")
+    with database.connect() as connection:
+        connection.execute("CREATE UNIQUE INDEX host ON projects (lower(name))")
+        connection.execute("CREATE TABLE other_projects (name TEXT UNIQUE)")
+        connection.execute("INSERT INTO other_projects VALUES ('taken')")
+    database.create_trigger(
+        "copy_name", "AFTER INSERT ON projects", "INSERT INTO other_projects VALUES (new.name)"
+    )
+    for name in ("Agent", "taken"):
+        for make in (shared_store.create, shared_store.get_or_create):
+            with pytest.raises(ChangeForbidden):
+                make(name)
+    with pytest.raises(ProjectExists):
+        shared_store.create("agent")
+    assert shared_store.get_or_create("agent")[1] is False
+
+
+def test_a_host_may_add_a_column(database: Database) -> None:
+    with closing(database.open_store()) as store, database.connect() as connection:
+        connection.execute("ALTER TABLE projects ADD COLUMN team TEXT")
+        store.create("agent")
+    with closing(database.open_store()) as store:
+        assert names(store) == ["agent", "default"]
+        assert store.update("agent", "x").description == "x"
+
+
+# Every engine, opened by processes at the same moment
+
+OPEN_AND_CREATE = """
+import json, sys
+from projects_wsgi.storage import open_store
+print("ready", flush=True)
+sys.stdin.readline()
+for number, (database, options) in enumerate(json.loads(sys.argv[1])):
+    store = open_store(database, **options)
+    print(number, store.create(sys.argv[2]).id)
+    store.close()
+"""
+
+
+def test_processes_can_open_new_databases_at_the_same_moment(
+    new_database: NewDatabase, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        databases = []
+        for number in range(10):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            database = stack.enter_context(new_database(folder))
+            databases.append((database.name, database.options))
+        command = ["-c", OPEN_AND_CREATE, json.dumps(databases)]
+        processes = start_together([[*command, f"process {number}"] for number in range(8)], tmp_path)
+        outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8
+    made = [line for output in outputs for line in output.splitlines()]
+    assert sorted(made) == sorted(f"{number} {id_}" for number in range(10) for id_ in range(2, 10))
+
+
 # SQLite's file
-
-
-def test_projects_outlive_the_store(file: Path) -> None:
-    with closing(SQLiteStore(file)) as store:
-        made = store.create("agent", "kept")
-    with closing(SQLiteStore(str(file))) as store:
-        assert store.get("agent") == made
 
 
 def test_a_relative_path_is_meant_from_where_the_store_was_opened(
@@ -377,51 +548,6 @@ def test_default_pages_and_searches_use_the_partial_index(file: Path, file_store
         assert len(statements) == 2
 
 
-HOST_TABLE = "CREATE TABLE traces (id INTEGER PRIMARY KEY, project_id INTEGER REFERENCES projects (id) %s)"
-
-
-def test_rows_of_a_hosts_own_table_go_with_their_project(file: Path, file_store: SQLiteStore) -> None:
-    kept, gone = file_store.create("kept"), file_store.create("gone")
-    with connect(file) as connection:
-        connection.execute(HOST_TABLE % "ON DELETE CASCADE")
-        rows = [(kept.id,), (gone.id,), (gone.id,)]
-        connection.executemany("INSERT INTO traces (project_id) VALUES (?)", rows)
-        file_store.delete("gone")
-        assert connection.execute("SELECT project_id FROM traces").fetchall() == [(kept.id,)]
-
-
-def test_a_deletion_that_fails_leaves_the_project_and_all_its_rows(
-    file: Path, file_store: SQLiteStore
-) -> None:
-    project = file_store.create("agent")
-    with connect(file) as connection:
-        connection.execute(HOST_TABLE % "ON DELETE CASCADE")
-        connection.execute("INSERT INTO traces (project_id) VALUES (?)", (project.id,))
-        connection.execute(
-            "CREATE TRIGGER refuse AFTER DELETE ON traces BEGIN SELECT RAISE(ABORT, 'the host refuses'); END"
-        )
-        with pytest.raises(ChangeForbidden):
-            file_store.delete("agent")
-        assert connection.execute("SELECT count(*) FROM traces").fetchone() == (1,)
-    assert file_store.get("agent") == project
-
-
-@pytest.mark.parametrize("event", ["INSERT", "UPDATE", "DELETE"])
-def test_a_hosts_trigger_can_forbid_any_change(file: Path, file_store: SQLiteStore, event: str) -> None:
-    file_store.create("agent")
-    with connect(file) as connection:
-        forbid = "SELECT RAISE(ABORT, 'the host refuses')"
-        connection.execute(f"CREATE TRIGGER refuse BEFORE {event} ON projects BEGIN {forbid}; END")
-    acts: dict[str, Callable[[], object]] = {
-        "INSERT": lambda: file_store.create("x"),
-        "UPDATE": lambda: file_store.update("agent", "x"),
-        "DELETE": lambda: file_store.delete("agent"),
-    }
-    with pytest.raises(ChangeForbidden, match="the host refuses"):
-        acts[event]()
-    assert file_store.list_rows() == [(2, "agent", None), (1, "default", "Default project")]
-
-
 def test_the_times_of_making_and_changing_are_kept(file: Path, file_store: SQLiteStore) -> None:
     sql = "SELECT created_at, updated_at FROM projects WHERE name = 'agent'"
     file_store.create("agent")
@@ -433,77 +559,6 @@ def test_the_times_of_making_and_changing_are_kept(file: Path, file_store: SQLit
         file_store.update("agent", "x")
         assert connection.execute(sql).fetchone() > (made, made)
         assert connection.execute(sql).fetchone()[0] == made
-
-
-@pytest.mark.parametrize("event", ["INSERT", "UPDATE", "DELETE"])
-@pytest.mark.parametrize("moment", ["BEFORE", "AFTER"])
-@pytest.mark.parametrize("action", ["ABORT, 'no'", "FAIL, 'no'", "ROLLBACK, 'no'", "IGNORE"])
-def test_however_a_trigger_forbids_a_change_nothing_is_changed_or_told(
-    file: Path, event: str, moment: str, action: str
-) -> None:
-    told: list[str] = []
-    with closing(SQLiteStore(file, on_change=lambda event, _: told.append(event))) as store:
-        store.create("agent")
-        before, told[:] = store.list_rows(), []
-        with connect(file) as connection:
-            sql = f"CREATE TRIGGER host {moment} {event} ON projects BEGIN SELECT RAISE({action}); END"
-            connection.execute(sql)
-        acts: dict[str, Callable[[], object]] = {
-            "INSERT": lambda: store.create("x"),
-            "UPDATE": lambda: store.update("agent", "x"),
-            "DELETE": lambda: store.delete("agent"),
-        }
-        if (moment, action) == ("AFTER", "IGNORE"):  # by then the row is changed, and stays so
-            acts[event]()
-            assert (store.list_rows() != before, len(told)) == (True, 1)
-        else:
-            with pytest.raises(ChangeForbidden):
-                acts[event]()
-            assert (store.list_rows(), told) == (before, [])
-        with connect(file) as connection:
-            connection.execute("DROP TRIGGER host")
-        assert store.create("after").name == "after"  # no transaction is left open
-
-
-def test_an_answer_names_the_project_that_was_made_whatever_triggers_do(
-    file: Path, file_store: SQLiteStore
-) -> None:
-    with connect(file) as connection:
-        connection.execute("CREATE TABLE log (text)")
-        connection.execute(
-            "CREATE TRIGGER host AFTER INSERT ON projects BEGIN INSERT INTO log VALUES (new.name);"
-            " UPDATE projects SET description = 'by the host' WHERE id = new.id; END"
-        )
-        project = file_store.create("agent", "mine")
-        assert project == file_store.get("agent")
-        assert project.description == "by the host"
-        connection.execute(
-            "CREATE TRIGGER away AFTER INSERT ON projects BEGIN DELETE FROM projects WHERE id = new.id; END"
-        )
-        with pytest.raises(ChangeForbidden, match="kept 'gone' from being created"):
-            file_store.create("gone")
-    assert names(file_store) == ["agent", "default"]
-
-
-def test_a_name_that_exists_is_told_from_one_that_the_host_forbids(
-    file: Path, file_store: SQLiteStore
-) -> None:
-    file_store.create("agent")
-    with connect(file) as connection:
-        connection.execute("CREATE UNIQUE INDEX host ON projects (name COLLATE NOCASE)")
-        connection.execute("CREATE TABLE other_projects (name UNIQUE)")
-        connection.execute("INSERT INTO other_projects VALUES ('taken')")
-        connection.execute(
-            "CREATE TRIGGER copy AFTER INSERT ON projects"
-            " BEGIN INSERT INTO other_projects VALUES (new.name); END"
-        )
-    for name in ("Agent", "taken"):
-        for make in (file_store.create, file_store.get_or_create):
-            with pytest.raises(ChangeForbidden):
-                make(name)
-    with pytest.raises(ProjectExists):
-        file_store.create("agent")
-    assert file_store.get_or_create("agent")[1] is False
 
 
 def test_get_or_create_ends_even_while_others_create_and_delete_the_project(file: Path) -> None:
@@ -521,64 +576,11 @@ def test_get_or_create_ends_even_while_others_create_and_delete_the_project(file
         store.get_or_create("agent")
 
 
-def test_a_host_may_add_a_column(file: Path) -> None:
-    with closing(SQLiteStore(file)) as store, connect(file) as connection:
-        connection.execute("ALTER TABLE projects ADD COLUMN team TEXT")
-        store.create("agent")
-    with closing(SQLiteStore(file)) as store:
-        assert names(store) == ["agent", "default"]
-        assert store.update("agent", "x").description == "x"
-
-
-def test_a_search_for_a_long_text_takes_no_quadratic_time(file_store: SQLiteStore) -> None:
-    file_store.create("a" * 500_000)
-    began = time.monotonic()
-    assert names(file_store, name_contains="a" * 200_000 + "b") == []
-    assert time.monotonic() - began < 1
-
-
 def test_a_connection_keeps_4_mib_of_pages(file_store: SQLiteStore) -> None:
     with file_store._reading() as session:
         assert session.execute("PRAGMA cache_size").fetchone() == (-4_096,)
 
 
-@pytest.mark.parametrize("constraint", ["ON DELETE RESTRICT", "DEFERRABLE INITIALLY DEFERRED"])
-def test_a_hosts_table_can_forbid_a_deletion(file: Path, file_store: SQLiteStore, constraint: str) -> None:
-    project = file_store.create("agent")
-    with connect(file) as connection:
-        connection.execute(HOST_TABLE % constraint)
-        connection.execute("INSERT INTO traces (project_id) VALUES (?)", (project.id,))
-        with pytest.raises(ChangeForbidden):
-            file_store.delete("agent")
-        assert file_store.get("agent") == project
-        connection.execute("DELETE FROM traces")
-    file_store.delete("agent")
-
-
 def test_nothing_is_open_until_the_first_call(file: Path) -> None:
     with closing(SQLiteStore(file)):
         assert not file.with_name("projects.db-wal").exists()
-
-
-# Processes
-
-OPEN_AND_CREATE = """
-import sys
-from projects_wsgi import SQLiteStore
-print("ready", flush=True)
-sys.stdin.readline()
-for number in range(10):
-    store = SQLiteStore(f"{number}.db")
-    print(number, store.create(sys.argv[1]).id)
-    store.close()
-"""
-
-
-def test_processes_can_open_new_files_at_the_same_moment(tmp_path: Path) -> None:
-    processes = start_together(
-        [["-c", OPEN_AND_CREATE, f"process {number}"] for number in range(8)], tmp_path
-    )
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8
-    made = [line for output in outputs for line in output.splitlines()]
-    assert sorted(made) == sorted(f"{number} {id_}" for number in range(10) for id_ in range(2, 10))

@@ -12,14 +12,14 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from projects_wsgi import ProjectExists, ProjectKind, SQLiteStore
+from projects_wsgi import ProjectExists, ProjectKind
 from projects_wsgi.testing import live_server
 
+from .support.databases import Database
 from .support.process import environment
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -58,11 +58,11 @@ def test_each_live_server_has_a_database_of_its_own_and_leaves_nothing() -> None
         get(f"{first}/healthz")
 
 
-def test_a_live_server_takes_the_options_of_make_app(tmp_path: Path) -> None:
-    file = tmp_path / "projects.db"
-    with live_server(["a", "b"], database=file, max_page_size=1) as url:
+def test_a_live_server_takes_the_options_of_make_app(database: Database) -> None:
+    options = {"database": database.name, **database.options}
+    with live_server(["a", "b"], **options, max_page_size=1) as url:
         assert len(get(f"{url}/v1/projects")["data"]) == 1
-    with closing(SQLiteStore(file)) as store:
+    with closing(database.open_store()) as store:
         assert store.get("b").id == 3
     with pytest.raises(ValueError, match="max_page_size"), live_server(max_page_size=0):
         pass

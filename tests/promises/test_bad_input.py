@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projects_wsgi import ProjectKind, ProjectsApp, make_app, wire
+from projects_wsgi import ProjectKind, ProjectsApp, wire
 from projects_wsgi.model import parse_identifier, render_global_id
+
+from ..support.engines import NewDatabase
 
 many = settings(
     max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "500")),
@@ -26,12 +28,13 @@ many = settings(
 
 
 @pytest.fixture(scope="module")
-def app() -> Iterator[ProjectsApp]:
-    app = make_app(":memory:", max_body_size=2_000)
-    for name in ("x", "é", "a/b"):
-        app.store.create(name)
-    with closing(app.store):
-        yield app
+def app(new_database: NewDatabase) -> Iterator[ProjectsApp]:
+    with new_database(None) as database:
+        app = database.make_app(max_body_size=2_000)
+        with closing(app.store):
+            for name in ("x", "é", "a/b"):
+                app.store.create(name)
+            yield app
 
 
 # Strings of environ: bytes, decoded as latin-1.

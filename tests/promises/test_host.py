@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import webtest
 
-from projects_wsgi import Project, ProjectsApp, SQLiteStore, make_app
+from projects_wsgi import Project, ProjectsApp
 
-from ..support.databases import connect
+from ..support.databases import Database
 
 
 class Told(NamedTuple):
@@ -23,13 +22,10 @@ class Told(NamedTuple):
     events: list[tuple[str, Project]]
 
 
-@pytest.fixture(params=["file", "memory"])
-def told(request: pytest.FixtureRequest, file: Path) -> Iterator[Told]:
+@pytest.fixture
+def told(any_database: Database) -> Iterator[Told]:
     events: list[tuple[str, Project]] = []
-    app = make_app(
-        file if request.param == "file" else ":memory:",
-        on_change=lambda event, project: events.append((event, project)),
-    )
+    app = any_database.make_app(on_change=lambda event, project: events.append((event, project)))
     with closing(app.store):
         yield Told(app, events)
 
@@ -65,27 +61,29 @@ def test_on_change_is_not_told_of_what_changed_nothing(told: Told) -> None:
     assert told.events == []
 
 
-def test_what_on_change_is_told_is_committed_and_the_store_is_free(file: Path) -> None:
+def test_what_on_change_is_told_is_committed_and_the_store_is_free(database: Database) -> None:
     seen: list[object] = []
 
     def look(event: str, project: Project) -> None:
-        with connect(file) as connection:
-            row = connection.execute("SELECT name FROM projects WHERE id = ?", [project.id]).fetchone()
+        with database.connect() as connection:
+            row = connection.execute(f"SELECT name FROM projects WHERE id = {project.id}").fetchone()
         seen.append((event, row))
         if event == "created" and project.name == "agent":
             store.create("from within")
 
-    with closing(SQLiteStore(file, busy_timeout=0.5, on_change=look)) as store:
+    with closing(database.open_store(busy_timeout=0.5, on_change=look)) as store:
         store.create("agent")
         store.delete("agent")
     assert seen == [("created", ("agent",)), ("created", ("from within",)), ("deleted", None)]
 
 
-def test_an_error_in_on_change_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_in_on_change_is_logged_and_changes_nothing(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(event: str, project: Project) -> None:
         raise ZeroDivisionError("of the host")
 
-    app = make_app(":memory:", on_change=fail)
+    app = database.make_app(on_change=fail)
     with closing(app.store):
         client = webtest.TestApp(app)
         with caplog.at_level(logging.ERROR):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import webtest
 
-from projects_wsgi import SQLiteStore, StoreReadOnly, StoreUnavailable, make_app
+from projects_wsgi import SQLiteStore, Store, StoreReadOnly, StoreUnavailable, make_app
 from projects_wsgi.storage.sqlite import schema
 
-from ..support.databases import connect, names
+from ..support.databases import Database, connect, names
 from ..support.process import refusal
 from .test_upgrade import SCHEMAS, VERSION
 
@@ -22,16 +22,16 @@ TEXT = "This server is read-only: nothing can be created, changed or deleted"
 
 
 @pytest.fixture
-def kept(file: Path) -> Path:
+def kept(database: Database) -> Database:
     """A database with a project in it."""
-    with closing(SQLiteStore(file)) as store:
+    with closing(database.open_store()) as store:
         store.create("kept", "x")
-    return file
+    return database
 
 
 @pytest.fixture
-def app(kept: Path) -> Iterator[webtest.TestApp]:
-    app = make_app(kept, read_only=True)
+def app(kept: Database) -> Iterator[webtest.TestApp]:
+    app = kept.make_app(read_only=True)
     with closing(app.store):
         yield webtest.TestApp(app)
 
@@ -56,8 +56,8 @@ def test_writing_is_403_whatever_is_sent(app: webtest.TestApp) -> None:
     app.request("/v1/projects", method="PATCH", status=405)
 
 
-def test_the_store_refuses_to_write_as_well_and_others_may_go_on(kept: Path) -> None:
-    with closing(SQLiteStore(kept, read_only=True)) as reader, closing(SQLiteStore(kept)) as writer:
+def test_the_store_refuses_to_write_as_well_and_others_may_go_on(kept: Database) -> None:
+    with closing(kept.open_store(read_only=True)) as reader, closing(kept.open_store()) as writer:
         for write in (
             lambda: reader.create("new"),
             lambda: reader.update("kept", "y"),
@@ -71,13 +71,11 @@ def test_the_store_refuses_to_write_as_well_and_others_may_go_on(kept: Path) -> 
         assert names(reader) == ["another", "kept", "default"]
 
 
-def test_the_api_over_a_store_of_the_hosts_can_be_read_only_while_the_host_writes() -> None:
-    app = make_app(SQLiteStore(":memory:"), read_only=True)
-    with closing(app.store):
-        app.store.create("of the host")
-        client = webtest.TestApp(app)
-        client.get("/v1/projects/of the host", status=200)
-        client.delete("/v1/projects/of the host", status=403)
+def test_the_api_over_a_store_of_the_hosts_can_be_read_only_while_the_host_writes(store: Store) -> None:
+    store.create("of the host")
+    client = webtest.TestApp(make_app(store, read_only=True))
+    client.get("/v1/projects/of the host", status=200)
+    client.delete("/v1/projects/of the host", status=403)
 
 
 def test_a_missing_file_is_not_made(file: Path) -> None:
@@ -110,7 +108,7 @@ def test_a_file_without_projects_is_refused_untouched(file: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_reading_only_warns_of_nothing(kept: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), closing(SQLiteStore(kept, read_only=True)) as store:
+def test_reading_only_warns_of_nothing(kept: Database, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), closing(kept.open_store(read_only=True)) as store:
         store.list_rows()
     assert caplog.records == []

@@ -53,7 +53,9 @@ def find_programs() -> Path:
     for folder in folders:
         if (folder / "initdb").exists():
             return folder
-    raise FileNotFoundError(f"there is no PostgreSQL server in {[*map(str, folders)]}; see make test-postgres")
+    raise FileNotFoundError(
+        f"there is no PostgreSQL server in {[*map(str, folders)]}; see make test-postgres"
+    )
 
 
 class Cluster:
@@ -97,8 +99,7 @@ class Cluster:
                 [self.programs / program, *arguments],
                 cwd=self.folder,
                 check=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 text=True,
                 timeout=120,
                 **self._account,

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from projects_wsgi import ProjectsApp, Store, make_app
 from projects_wsgi.storage import open_store
@@ -25,7 +25,7 @@ class Database(ABC):
     forbid: what a trigger does to forbid a change, in several ways; the last is silent.
     """
 
-    forbid: Mapping[str, str]
+    forbid: ClassVar[Mapping[str, str]]
 
     def __init__(self, name: str | Path, **options: str) -> None:
         self.name = os.fspath(name)
@@ -55,11 +55,15 @@ class Database(ABC):
     def create_trigger(self, name: str, when: str, action: str) -> None:
         """Make a trigger of the host's own. when: such as "BEFORE INSERT ON projects"; action: SQL."""
 
+    @abstractmethod
+    def drop_trigger(self, name: str, table: str) -> None:
+        """Drop a trigger."""
+
 
 class SQLiteDatabase(Database):
     """A file, or ":memory:"."""
 
-    forbid = {
+    forbid: ClassVar = {
         "abort": "SELECT RAISE(ABORT, 'the host refuses')",
         "fail": "SELECT RAISE(FAIL, 'the host refuses')",
         "roll back": "SELECT RAISE(ROLLBACK, 'the host refuses')",
@@ -73,11 +77,15 @@ class SQLiteDatabase(Database):
         with self.connect() as connection:
             connection.execute(f"CREATE TRIGGER {name} {when} BEGIN {action}; END")
 
+    def drop_trigger(self, name: str, table: str) -> None:
+        with self.connect() as connection:
+            connection.execute(f"DROP TRIGGER {name}")
+
 
 class PostgresDatabase(Database):
     """A schema in a database of a server. url: with a password that nobody may show."""
 
-    forbid = {
+    forbid: ClassVar = {
         "abort": "RAISE 'the host refuses'",
         "fail": "RAISE 'the host refuses' USING ERRCODE = 'triggered_action_exception'",
         "roll back": "RAISE 'the host refuses' USING ERRCODE = 'check_violation'",
@@ -101,6 +109,10 @@ class PostgresDatabase(Database):
                 f" AS $$ BEGIN {action}; RETURN coalesce(new, old); END $$"
             )
             connection.execute(f"CREATE TRIGGER {name} {when} FOR EACH ROW EXECUTE FUNCTION {name}()")
+
+    def drop_trigger(self, name: str, table: str) -> None:
+        with self.connect() as connection:
+            connection.execute(f"DROP TRIGGER {name} ON {table}")
 
 
 _numbers = itertools.count(1)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Optional
+from typing import Any, Callable, Optional
 
 import pytest
 
@@ -16,7 +17,7 @@ from .cluster import PASSWORD, Cluster, running_cluster
 from .databases import Database, SQLiteDatabase, connect_to_postgres, fresh_schema
 
 # Takes the folder for a file; None: nothing but its store needs it, so that memory will do.
-NewDatabase = Callable[[Optional[Path]], ContextManager[Database]]
+NewDatabase = Callable[[Optional[Path]], AbstractContextManager[Database]]
 
 TESTS_OF_POSTGRES = Path(__file__).parents[1] / "postgres"
 
