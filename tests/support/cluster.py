@@ -95,7 +95,7 @@ class Cluster:
     def run(self, program: str, *arguments: str | Path) -> str:
         """Run one of PostgreSQL's programs as the server's user; return what it printed."""
         try:
-            return subprocess.run(
+            result: subprocess.CompletedProcess[str] = subprocess.run(
                 [self.programs / program, *arguments],
                 cwd=self.folder,
                 check=True,
@@ -103,9 +103,10 @@ class Cluster:
                 text=True,
                 timeout=120,
                 **self._account,
-            ).stdout
+            )
         except subprocess.CalledProcessError as error:
             raise RuntimeError(f"{program} failed: {error.stderr}") from None
+        return result.stdout
 
     def execute(self, sql: str, database: str = "postgres") -> list[str]:
         """Execute SQL as the superuser; return the lines of the result, whose columns "|" parts."""

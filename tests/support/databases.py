@@ -27,7 +27,7 @@ class Database(ABC):
 
     forbid: ClassVar[Mapping[str, str]]
 
-    def __init__(self, name: str | Path, **options: str) -> None:
+    def __init__(self, name: str | Path, **options: Any) -> None:
         self.name = os.fspath(name)
         self.options = options
 
