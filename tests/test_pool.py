@@ -44,6 +44,15 @@ def running(*works: Callable[[], object]) -> Iterator[None]:
             thread.join()
 
 
+@contextmanager
+def single_writer(store: Store) -> Iterator[None]:
+    """Leave one connection to all who write, as SQLite does by itself."""
+    with ExitStack() as held:
+        for _ in store._writers.places[1:]:
+            held.enter_context(pool.Loan(store._writers, 1.0))
+        yield
+
+
 def is_idle(store: Store) -> bool:
     """Tell whether nothing of a store is lent and nobody waits."""
     pools = (store._readers, store._writers)
@@ -87,7 +96,7 @@ def test_who_is_broken_off_while_waiting_keeps_nobody_from_writing(
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with running(hold):
+        with single_writer(store), running(hold):
             is_held.wait()
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             with pytest.raises(error):
@@ -174,14 +183,15 @@ def test_those_who_wait_are_served_in_the_order_in_which_they_came(store: Store)
             order.append(number)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    with store._writing() as session:
-        store._begin(session, 0)
-        for number, thread in enumerate(threads):
-            thread.start()
-            while len(store._writers._waiting) <= number:
-                time.sleep(0.001)
-    for thread in threads:
-        thread.join()
+    with single_writer(store):
+        with store._writing() as session:
+            store._begin(session, 0)
+            for number, thread in enumerate(threads):
+                thread.start()
+                while len(store._writers._waiting) <= number:
+                    time.sleep(0.001)
+        for thread in threads:
+            thread.join()
     assert order == list(range(8))
 
 
@@ -288,7 +298,7 @@ def test_who_waits_for_a_store_that_is_closed_is_told_at_once(store: Store) -> N
             store.create("agent")
         errors.append(caught.value)
 
-    with store._writing() as session, running(wait):
+    with single_writer(store), store._writing() as session, running(wait):
         store._begin(session, 0)
         while not store._writers._waiting:
             time.sleep(0.001)

@@ -39,6 +39,13 @@ for number in itertools.count():
 """
 
 
+@pytest.fixture(params=["file", "memory"])
+def store(request: pytest.FixtureRequest, file: Path) -> Iterator[SQLiteStore]:
+    """A fresh store of each kind that can be backed up."""
+    with closing(SQLiteStore(file if request.param == "file" else ":memory:")) as store:
+        yield store
+
+
 @pytest.fixture
 def four_writers(file: Path, file_store: SQLiteStore) -> Iterator[None]:
     """Four processes that write to the file as fast as they can."""
