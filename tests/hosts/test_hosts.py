@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from ..support.databases import Database
 from ..support.replay import sending_to_server
 from .differences import OWN_DIFFERENCES
 from .proofs import JSON, prove_answers, prove_bodies
@@ -53,8 +54,8 @@ def test_mounted_below_a_prefix_it_answers_and_so_do_the_hosts_own_routes(name: 
                 assert "X-Phoenix-Server-Version" not in send("GET", path, {}, None).headers
 
 
-def test_a_view_of_the_hosts_uses_the_store() -> None:
-    module = f"{HOSTS['Flask'].module('/phoenix')}\n{FLASK_VIEW}"
+def test_a_view_of_the_hosts_uses_the_store(database: Database) -> None:
+    module = database.in_module(f"{HOSTS['Flask'].module('/phoenix')}\n{FLASK_VIEW}")
     with (
         running(SERVER_OF["Flask"], module, prefix="/phoenix") as port,
         sending_to_server("127.0.0.1", port) as send,
@@ -65,8 +66,8 @@ def test_a_view_of_the_hosts_uses_the_store() -> None:
 
 
 @hosts
-def test_mounted_at_the_root_it_answers(name: str) -> None:
-    with running(SERVER_OF[name], HOSTS[name].module("")) as port:
+def test_mounted_at_the_root_it_answers(name: str, database: Database) -> None:
+    with running(SERVER_OF[name], database.in_module(HOSTS[name].module(""))) as port:
         at_root = f"{name} at the root"
         prove_answers(at_root if at_root in OWN_DIFFERENCES else name, SERVER_OF[name], port)
 

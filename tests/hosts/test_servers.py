@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from ..support.databases import Database
 from .proofs import prove_answers, prove_bodies
 from .servers import SERVERS, running
 
@@ -20,8 +21,8 @@ servers = pytest.mark.parametrize("name", SERVERS)
 
 
 @servers
-def test_every_answer_is_alike_or_a_listed_difference(name: str) -> None:
-    with running(SERVERS[name], MODULE) as port:
+def test_every_answer_is_alike_or_a_listed_difference(name: str, database: Database) -> None:
+    with running(SERVERS[name], database.in_module(MODULE)) as port:
         prove_answers(name, SERVERS[name], port)
 
 
