@@ -45,14 +45,13 @@ def test_nothing():
 def test_a_test_that_shows_the_password_fails(tmp_path: Path) -> None:
     file = tmp_path / "test_it.py"
     file.write_text(SHOWS_IT)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.support.engines", "--rootdir", tmp_path, file]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.support.engines", "-q", "--tb=no", str(file)]
     result = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True)
-    assert result.stdout.count("the password of the database was shown") == 5
     assert "4 failed, 2 passed, 1 error" in result.stdout
 
 
 def test_a_process_that_shows_the_password_fails_its_test(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="projects-wsgi"):
+    with pytest.raises(AssertionError, match="was shown"):
         run(PASSWORD, cwd=tmp_path)  # which argparse repeats
-    with pytest.raises(AssertionError, match="GET"), running_server(cwd=tmp_path) as process:
+    with pytest.raises(AssertionError, match="was shown"), running_server(cwd=tmp_path) as process:
         process.ask("GET", f"/v1/projects/{PASSWORD}")

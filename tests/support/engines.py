@@ -56,8 +56,9 @@ def _matters_to_postgres(item: pytest.Item) -> bool:
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Fail a test if what it wrote, logged or raised holds the password."""
     report = yield
-    texts = [report.longreprtext, *(text for _, text in report.sections)]
-    if any(PASSWORD in text for text in texts):
+    # Those of earlier steps are in it too.
+    texts = [text for title, text in report.sections if title.endswith(report.when or "")]
+    if any(PASSWORD in text for text in (report.longreprtext, *texts)):
         report.outcome = "failed"
         report.longrepr = f"the password of the database was shown\n\n{report.longreprtext}"
     return report

@@ -51,7 +51,12 @@ class Process:
         self.output += self.popen.communicate(timeout=10)[0]
         self._log.seek(0)
         self.log = self._log.read()
-        assert PASSWORD not in self.output + self.log
+        check_secret(self.output + self.log)
+
+
+def check_secret(output: str) -> None:
+    """Fail if what a process has written holds the password of a database."""
+    assert PASSWORD not in output, f"the password of the database was shown: {output}"
 
 
 def environment(**environ: str) -> dict[str, str]:
@@ -108,7 +113,7 @@ def run(
         text=True,
         timeout=30,
     )
-    assert PASSWORD not in result.stdout + result.stderr
+    check_secret(result.stdout + result.stderr)
     return result
 
 
