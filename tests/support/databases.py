@@ -123,11 +123,16 @@ _numbers = itertools.count(1)
 
 @contextlib.contextmanager
 def fresh_schema(cluster: Cluster, connection: Any) -> Iterator[PostgresDatabase]:
-    """Make a schema through a connection of the superuser's, and drop it with all that it holds."""
+    """Make a schema through a connection of the superuser's, and drop it with all that it holds.
+
+    It must have been used: a test that goes on with SQLite all the same would prove nothing.
+    """
     name = f'test "{next(_numbers)}" 100%'  # which has to be quoted wherever it stands
     connection.execute(f"CREATE SCHEMA {_quoted(name)}")
     yield PostgresDatabase(cluster.url(), name)
+    tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [name]).fetchall()
     connection.execute(f"DROP SCHEMA {_quoted(name)} CASCADE")
+    assert ("projects",) in tables, "the test did not use its database"
 
 
 def connect_to_postgres(url: str) -> Any:
