@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ..support.databases import Database
 from ..support.process import environment
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -28,10 +30,23 @@ def run_script(script: str, *arguments: str, cwd: Path) -> str:
     return result.stdout.strip()
 
 
+OPENING = """
+import json, sys
+import projects_wsgi.storage
+
+def open_store():
+    return projects_wsgi.storage.open_store(sys.argv[1], **json.loads(sys.argv[2]))
+"""
+
+
+def run_on(database: Database, script: str, *, cwd: Path) -> str:
+    """Run a script that opens its store with open_store()."""
+    return run_script(OPENING + script, database.name, json.dumps(database.options), cwd=cwd)
+
+
 BOTH_SIDES = """
-import os, sys
-from projects_wsgi import SQLiteStore
-store = SQLiteStore(sys.argv[1])
+import os
+store = open_store()
 store.create("before")
 store.list_rows()
 child = os.fork()
@@ -45,21 +60,15 @@ store.close()
 """
 
 
-@pytest.mark.parametrize(
-    ("database", "expected"),
-    [
-        ("projects.db", "before child default parent"),
-        (":memory:", "before default parent"),  # the child has its own copy from the fork on
-    ],
-)
-def test_a_store_works_on_both_sides_of_a_fork(tmp_path: Path, database: str, expected: str) -> None:
-    assert run_script(BOTH_SIDES, database, cwd=tmp_path) == expected
+def test_a_store_works_on_both_sides_of_a_fork(any_database: Database, tmp_path: Path) -> None:
+    # In memory, the child has its own copy from the fork on.
+    expected = "before default parent" if any_database.name == ":memory:" else "before child default parent"
+    assert run_on(any_database, BOTH_SIDES, cwd=tmp_path) == expected
 
 
 PARENT_ENDS = """
 import os
-from projects_wsgi import SQLiteStore
-store = SQLiteStore("projects.db")
+store = open_store()
 store.create("before")
 from_child, to_parent = os.pipe()
 from_parent, to_child = os.pipe()
@@ -74,15 +83,15 @@ os.read(from_child, 1)
 store.close()
 os.write(to_child, b"x")
 os.waitpid(child, 0)
-print(*[row[1] for row in SQLiteStore("projects.db").list_rows()])
+print(*[row[1] for row in open_store().list_rows()])
 """
 
 
 CLOSED = """
 import os
-from projects_wsgi import SQLiteStore, StoreUnavailable
+from projects_wsgi import StoreUnavailable
 for close_in_child in (False, True):
-    store = SQLiteStore("projects.db")
+    store = open_store()
     if not close_in_child:
         store.close()
     child = os.fork()
@@ -100,19 +109,20 @@ print("closed")
 """
 
 
-def test_a_closed_store_stays_closed_in_a_child_and_closing_there_stays_there(tmp_path: Path) -> None:
-    assert run_script(CLOSED, cwd=tmp_path) == "closed"
+def test_a_closed_store_stays_closed_in_a_child_and_closing_there_stays_there(
+    database: Database, tmp_path: Path
+) -> None:
+    assert run_on(database, CLOSED, cwd=tmp_path) == "closed"
 
 
-def test_a_child_loses_nothing_when_its_parent_ends_first(tmp_path: Path) -> None:
-    assert run_script(PARENT_ENDS, cwd=tmp_path) == "acknowledged before default"
+def test_a_child_loses_nothing_when_its_parent_ends_first(database: Database, tmp_path: Path) -> None:
+    assert run_on(database, PARENT_ENDS, cwd=tmp_path) == "acknowledged before default"
 
 
 FORK_AMONG_THREADS = """
 import os, threading, warnings
-from projects_wsgi import SQLiteStore
 warnings.simplefilter("ignore")  # newer Pythons advise against this very thing
-store = SQLiteStore("projects.db")
+store = open_store()
 done = threading.Event()
 made = []
 
@@ -178,8 +188,8 @@ def test_a_log_that_goes_with_the_last_connection_at_a_fork_is_not_missed(tmp_pa
     assert run_script(MANY_FORKS, cwd=tmp_path) == "nothing was missed"
 
 
-def test_a_process_can_fork_while_its_threads_write(tmp_path: Path) -> None:
-    assert run_script(FORK_AMONG_THREADS, cwd=tmp_path) == "all there"
+def test_a_process_can_fork_while_its_threads_write(database: Database, tmp_path: Path) -> None:
+    assert run_on(database, FORK_AMONG_THREADS, cwd=tmp_path) == "all there"
 
 
 NO_CONNECTION_CROSSES = """
@@ -210,9 +220,8 @@ def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
 
 FORK_FROM_A_THREAD = """
 import os, threading, warnings
-from projects_wsgi import SQLiteStore
 warnings.simplefilter("ignore")  # newer Pythons advise against this very thing
-store = SQLiteStore("projects.db")
+store = open_store()
 store.create("before")
 statuses = []
 
@@ -234,8 +243,8 @@ store.close()
 """
 
 
-def test_threads_can_fork_too_even_at_once(tmp_path: Path) -> None:
-    assert run_script(FORK_FROM_A_THREAD, cwd=tmp_path) == "10"
+def test_threads_can_fork_too_even_at_once(database: Database, tmp_path: Path) -> None:
+    assert run_on(database, FORK_FROM_A_THREAD, cwd=tmp_path) == "10"
 
 
 FORK_WHILE_WRITING = """
@@ -314,8 +323,7 @@ def test_a_fork_does_not_wait_for_ever_for_those_who_read(tmp_path: Path) -> Non
 
 GRANDCHILDREN = """
 import os
-from projects_wsgi import SQLiteStore
-store = SQLiteStore("projects.db")
+store = open_store()
 for depth in range(4):
     store.create(str(depth))
     child = os.fork()
@@ -329,8 +337,8 @@ os._exit(0)
 """
 
 
-def test_children_can_fork_again(tmp_path: Path) -> None:
-    assert run_script(GRANDCHILDREN, cwd=tmp_path) == "3 2 1 0 default"
+def test_children_can_fork_again(database: Database, tmp_path: Path) -> None:
+    assert run_on(database, GRANDCHILDREN, cwd=tmp_path) == "3 2 1 0 default"
 
 
 FORK_WITH_A_CONNECTION_IN_HAND = """
