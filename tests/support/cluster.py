@@ -154,6 +154,7 @@ class Cluster:
         """Stop the server at once, as after a crash; SIGINT: in order, without waiting for clients."""
         assert self._popen is not None
         self._popen.send_signal(how)
+        self._popen.send_signal(signal.SIGCONT)  # for one that a test has halted
         self._popen.wait(STOP_SECONDS)
         self._popen = None
 
