@@ -80,7 +80,8 @@ def _fail(text: str) -> int:
 
 def _without_passwords(text: str) -> str:
     """Return a text without the password of a URL, which may have been given in any wrong place."""
-    return re.sub("://([^:@]*):.*@", r"://\1:...@", text, flags=re.DOTALL)
+    # Where it was taken for a path, one slash is left of the two.
+    return re.sub("(:/+[^:@]*):.*@", r"\1:...@", text, flags=re.DOTALL)
 
 
 def _let_go_of_output() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,9 @@ from projects_wsgi.options import (
     READ_ONLY,
     Option,
 )
+from projects_wsgi.storage import open_store
+
+from .support.process import environment, refusal
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
@@ -102,3 +108,33 @@ def test_any_other_text_is_refused(option: Option, expected: str, texts: list[st
     for text in texts:
         with pytest.raises(ValueError, match=f"^{re.escape(f'{text!r} is not {expected}')}$"):
             option.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("database", "options", "error"),
+    [
+        ("postgresql://nowhere.invalid/x", {"max_database_size": 100_000}, "max_database_size is .* SQLite"),
+        ("postgresql://nowhere.invalid/x", {"synchronous": "NORMAL"}, "synchronous is .* SQLite alone"),
+        ("projects.db", {"schema": "mine"}, "schema is an option of PostgreSQL alone"),
+        (":memory:", {"max_connections": 3}, "max_connections is an option of PostgreSQL alone"),
+    ],
+)
+def test_an_option_of_one_engine_is_refused_by_the_other(
+    database: str, options: dict[str, Any], error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=error):
+        open_store(database, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_both_engines_have_the_options_of_neither_at_their_defaults() -> None:
+    with closing(open_store(":memory:", schema=None, max_connections=10)) as store:
+        assert store.get("default").id == 1
+
+
+def test_a_missing_driver_is_told_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    (tmp_path / "psycopg.py").write_text("raise ImportError('not here')")
+    environ = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"}
+    line = refusal("--db", "postgresql://127.0.0.1/x", cwd=tmp_path, **environ)
+    assert line.startswith('PostgreSQL needs psycopg 3.2 or later: pip install "psycopg[binary]>=3.2"')

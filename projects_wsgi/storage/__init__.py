@@ -21,7 +21,7 @@ logger = logging.getLogger("projects_wsgi")
 OnChange = Callable[[str, Project], object]
 
 # Whatever looks like one, or like libpq's other way to name a database; but not a drive of Windows.
-_URL = re.compile(r"(?![a-z]:)(.*://|\W*postgres\w*:|.*\bpassword\s*=)", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"(?![a-z]:)(.*://|\W*postgres[^/]*:|.*\bpassword\s*=)", re.IGNORECASE | re.DOTALL)
 
 MAX_ID = 2**63 - 1  # the largest integer of every engine
 _MAX_TRIES = 10  # of get_or_create, while others create and delete the same project

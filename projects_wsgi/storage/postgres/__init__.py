@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from typing import Any
 
 from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow
@@ -15,6 +16,9 @@ from .. import OnChange, Store
 from ..pool import Loan, Pool, Session
 from . import schema as tables
 from .database import Database
+
+# For longer texts, LIKE can take so long, in quadratic time, that no timeout of the server's ends it.
+_MAX_LIKE_LENGTH = 255
 
 _ROW = "id, name, description"
 _PROJECT = f"{_ROW}, kind, created_at AT TIME ZONE 'UTC', updated_at AT TIME ZONE 'UTC'"
@@ -89,6 +93,8 @@ class PostgresStore(Store):
         kinds: Collection[ProjectKind],
         max_size: int | None,
     ) -> Iterable[ProjectRow]:
+        if len(folded) > _MAX_LIKE_LENGTH:
+            return islice(self._search(session, first_id, limit, folded, kinds, max_size), limit)
         conditions = ["id <= $1"]
         parameters: list[Any] = [first_id, limit]
         if kinds == {ProjectKind.STANDARD}:
@@ -103,13 +109,23 @@ class PostgresStore(Store):
         where = f"FROM {self._table} WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT $2"
         sql = f"SELECT {_ROW} {where}"
         if max_size is not None:
-            # All rows that the server finds are sent at once, so it must end the page itself.
+            # All rows that the server finds are sent at once, so it must end the page itself: after the row
+            # that makes it too long and one more.
             parameters.append(4 * max_size)  # bytes: no character takes more
             size = "octet_length(name) + coalesce(octet_length(description), 0)"
-            before = "OVER (ORDER BY id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+            before = "OVER (ORDER BY id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING)"
             sql = f"SELECT {_ROW} FROM (SELECT {_ROW}, sum({size}) {before} AS size_before {where}) AS page"
             sql += f" WHERE coalesce(size_before, 0) <= ${len(parameters)} ORDER BY id DESC"
         return map(_parse_row, session.execute(sql, parameters))
+
+    def _search(
+        self, session: Session, first_id: int, limit: int, folded: str, *rest: Any
+    ) -> Iterator[ProjectRow]:
+        """Give the rows whose names hold a long text, of those that hold its beginning."""
+        rows: list[ProjectRow] = [(first_id + 1, "", None)]
+        while rows:
+            rows = [*self._select_page(session, rows[-1][0] - 1, limit, folded[:_MAX_LIKE_LENGTH], *rest)]
+            yield from (row for row in rows if folded in row[1].casefold())
 
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
         condition, value = _address(key)

@@ -56,7 +56,7 @@ class Database:
         # A character of a password that is not escaped may make libpq take a part of it for one of these.
         hosts = f"{given.get('host', '')}{given.get('hostaddr', '')}"
         path = url.partition("://")[2].partition("?")[0].partition("/")[2]
-        if "@" in hosts + path or re.search("[^0-9,]", str(given.get("port", ""))):
+        if "\0" in url or "@" in hosts + path or re.search("[^0-9,]", str(given.get("port", ""))):
             raise ValueError(
                 "the database's URL is malformed; in user and password, write %40 for @, %2F for /, %3A for :"
                 " and %25 for %: postgresql://user:...@host:port/database"

@@ -1,0 +1,36 @@
+"""How many connections a store has, and for what."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+
+import pytest
+
+from projects_wsgi import StoreBusy
+from projects_wsgi.storage.pool import Loan
+
+from ..support.databases import Database
+
+
+@pytest.mark.parametrize(("max_connections", "for_searches"), [(1, 0), (2, 0), (3, 1), (10, 3)])
+def test_a_third_of_the_connections_is_for_searches_alone(
+    database: Database, max_connections: int, for_searches: int
+) -> None:
+    options = {"max_connections": max_connections, "busy_timeout": 0.2}
+    with closing(database.open_store(**options)) as store, ExitStack() as held:
+        for _ in range(max_connections - for_searches):
+            held.enter_context(Loan(store._readers, 1.0))
+        with pytest.raises(StoreBusy, match="other threads"):
+            store.create("agent")
+        if for_searches:
+            assert store.list_rows(name_contains="x") == []
+        for _ in range(for_searches):
+            held.enter_context(Loan(store._searchers, 1.0))
+        with pytest.raises(StoreBusy, match="other threads"):
+            store.list_rows(name_contains="x")
+
+
+def test_a_store_opens_no_connection_before_it_needs_one(database: Database) -> None:
+    with closing(database.open_store()), database.connect() as connection:
+        others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'projects_wsgi'"
+        assert connection.execute(others).fetchone() == (0,)

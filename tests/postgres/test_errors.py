@@ -1,0 +1,135 @@
+"""What each error of the server becomes."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from typing import Callable
+
+import pytest
+
+from projects_wsgi import (
+    ChangeForbidden,
+    ProjectsError,
+    Store,
+    StoreBusy,
+    StoreFull,
+    StoreUnavailable,
+)
+from projects_wsgi.storage import open_store
+from projects_wsgi.storage.postgres.database import MEANINGS
+
+from ..support.cluster import Cluster
+from ..support.databases import Database
+
+# One state at least for each row of the table, and what stands in no row.
+STATES: dict[str, type[ProjectsError]] = {
+    "09000": ChangeForbidden,  # triggered_action_exception
+    "22001": ChangeForbidden,  # string_data_right_truncation
+    "22012": ChangeForbidden,  # division_by_zero
+    "23000": ChangeForbidden,  # integrity_constraint_violation
+    "23502": ChangeForbidden,  # not_null_violation
+    "23503": ChangeForbidden,  # foreign_key_violation
+    "23505": ChangeForbidden,  # unique_violation, of another name
+    "23514": ChangeForbidden,  # check_violation
+    "23P01": ChangeForbidden,  # exclusion_violation
+    "27000": ChangeForbidden,  # triggered_data_change_violation
+    "38000": ChangeForbidden,  # external_routine_exception
+    "39000": ChangeForbidden,  # external_routine_invocation_exception
+    "44000": ChangeForbidden,  # with_check_option_violation
+    "45000": ChangeForbidden,  # what SQL gives to users
+    "P0001": ChangeForbidden,  # raise_exception
+    "P0004": ChangeForbidden,  # assert_failure
+    "40001": StoreBusy,  # serialization_failure
+    "40P01": StoreBusy,  # deadlock_detected
+    "55P03": StoreBusy,  # lock_not_available
+    "57014": StoreBusy,  # query_canceled
+    "53100": StoreFull,  # disk_full
+    "08006": StoreUnavailable,  # connection_failure, of the server to another one
+    "25006": StoreUnavailable,  # read_only_sql_transaction
+    "26000": StoreUnavailable,  # invalid_sql_statement_name
+    "42P05": StoreUnavailable,  # duplicate_prepared_statement
+    "42501": StoreUnavailable,  # insufficient_privilege
+    "42P01": StoreUnavailable,  # undefined_table
+    "53200": StoreUnavailable,  # out_of_memory
+    "54000": StoreUnavailable,  # program_limit_exceeded
+    "57P01": StoreUnavailable,  # admin_shutdown, of another connection
+    "58030": StoreUnavailable,  # io_error
+    "XX000": StoreUnavailable,  # internal_error
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_error_of_the_server_has_its_meaning_and_changes_nothing(database: Database, state: str) -> None:
+    with closing(database.open_store(busy_timeout=0.2)) as store:
+        project = store.create("agent")
+        raising = f"RAISE 'the server says so' USING ERRCODE = '{state}'"
+        database.create_trigger("host", "BEFORE INSERT OR UPDATE OR DELETE ON projects", raising)
+        for act in (
+            lambda: store.create("other"),
+            lambda: store.update("agent", "x"),
+            lambda: store.delete("agent"),
+        ):
+            with pytest.raises(ProjectsError, match="the server says so") as caught:
+                act()
+            assert caught.type is STATES[state]
+        database.drop_trigger("host", "projects")
+        assert store.list_rows()[:-1] == [project[:3]]
+
+
+def test_every_row_of_the_table_is_tested() -> None:
+    for beginning in MEANINGS:
+        assert any(state.startswith(beginning) for state in STATES)
+
+
+def test_a_lock_is_waited_for_as_long_as_the_busy_timeout(database: Database) -> None:
+    with closing(database.open_store(busy_timeout=0.3)) as store, database.connect() as connection:
+        store.create("agent")
+        connection.execute("BEGIN")
+        connection.execute("LOCK TABLE projects IN EXCLUSIVE MODE")
+        with pytest.raises(StoreBusy, match=r"statement timeout; try again later"):
+            store.update("agent", "x")
+        assert store.get("agent").description is None
+        connection.execute("ROLLBACK")
+        assert store.update("agent", "x").description == "x"
+
+
+@pytest.mark.parametrize(
+    ("sql", "error"),
+    [
+        ("DROP TABLE projects", 'relation "[^"]+.*projects" does not exist'),
+        ("ALTER TABLE projects RENAME COLUMN description TO text", 'column "description" does not exist'),
+        ("ALTER TABLE projects RENAME TO others", "does not exist"),
+    ],
+)
+def test_what_a_host_takes_away_is_named(
+    database: Database, shared_store: Store, sql: str, error: str
+) -> None:
+    with database.connect() as connection:
+        connection.execute(sql)
+    with pytest.raises(StoreUnavailable, match=error) as caught:
+        shared_store.get("default")
+    assert re.match(r"cannot use postgresql://postgres@127\.0\.0\.1:\d+/postgres: ", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda cluster: cluster.url(database="nowhere"), 'database "nowhere" does not exist'),
+        (lambda cluster: cluster.url(user="nobody"), 'role "nobody" does not exist'),
+        (lambda _: "postgresql://127.0.0.1:1/x", "Connection refused"),
+        (lambda _: "postgresql://nowhere.invalid/x", "nowhere.invalid"),
+        (lambda _: "postgresql:///x?host=/nowhere", "No such file"),
+        (lambda cluster: cluster.url(sslmode="require"), "does not support SSL"),
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_named(
+    cluster: Cluster, change: Callable[[Cluster], str], error: str
+) -> None:
+    url = change(cluster)
+    with pytest.raises(
+        StoreUnavailable, match=r"^cannot connect to postgresql://\w+@\S*:\d+/\w+: "
+    ) as caught:
+        open_store(url)
+    assert error in str(caught.value)
+    assert "\n" not in str(caught.value)
