@@ -68,10 +68,15 @@ test-fuzz: $(VENV)-fuzz/.installed ## check that the server does what its OpenAP
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) FUZZ_SEED=$(FUZZ_SEED) \
 		$(VENV)-fuzz/bin/python -m pytest --confcutdir tests/fuzz tests/fuzz
 
+need_postgres = $(1)/bin/python -m tests.support.cluster >/dev/null 2>&1 || \
+	$(call install_packages,postgresql)
+
 bench: $(VENV)-bench/.installed ## measure the speed, beside other frameworks; ROWS='by id|page' selects rows
+	@$(call need_postgres,$(VENV)-bench)
 	@$(VENV)-bench/bin/python -m tests.bench $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
 bench-smoke: $(VENV)-bench/.installed ## run the benchmarks with few requests, to check that they work
+	@$(call need_postgres,$(VENV)-bench)
 	@$(VENV)-bench/bin/python -m tests.bench --smoke $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
 test-package: $(VENV)/.dev ## build the package, install it in a new environment, run it
