@@ -19,6 +19,7 @@ import pytest
 import webtest
 
 from projects_wsgi import (
+    OutcomeUnknown,
     ProjectExists,
     ProjectsApp,
     ProjectsError,
@@ -425,10 +426,11 @@ class BrokenStore(SQLiteStore):
         (StoreBusy("held by p17"), 503, "The database is busy"),
         (StoreFull("at /secret"), 507, "The database is full"),
         (StoreUnavailable("at /secret"), 503, "The database does not answer"),
+        (OutcomeUnknown("at /secret"), 503, "The change may or may not have been made; look before"),
         (StoreError("at /secret"), 503, "The database does not answer"),
         (type("Queued", (StoreBusy,), {})("held by p17"), 503, "The database is busy"),
     ],
-    ids=["busy", "full", "unavailable", "any other", "derived"],
+    ids=["busy", "full", "unavailable", "outcome unknown", "any other", "derived"],
 )
 def failing(request: pytest.FixtureRequest) -> Iterator[tuple[webtest.TestApp, StoreError, int, str]]:
     error, status, text = request.param
