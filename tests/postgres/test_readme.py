@@ -14,7 +14,7 @@ import pytest
 from projects_wsgi import Store, StoreUnavailable
 from projects_wsgi.storage import open_store
 
-from ..support.cluster import Cluster, running_cluster
+from ..support.cluster import Cluster
 from ..support.process import running_server
 from ..test_readme import ROOT, TEXT, blocks
 
@@ -22,10 +22,11 @@ GRANTS, TRIGRAMS = (block.splitlines() for block in blocks("sql"))
 
 
 @pytest.fixture
-def server() -> Iterator[Cluster]:
-    """A server without roles and databases but its own."""
-    with running_cluster() as cluster:
-        yield cluster
+def server(cluster: Cluster) -> Iterator[Cluster]:
+    """The server of this session, without what the README makes, before and after."""
+    yield cluster
+    for what in ("DATABASE IF EXISTS projects", "DATABASE IF EXISTS new", "ROLE IF EXISTS app"):
+        cluster.execute(f"DROP {what}")
 
 
 @pytest.fixture
@@ -44,9 +45,10 @@ def test_its_lines_lead_a_newcomer_to_an_answer(server: Cluster, tmp_path: Path)
     where = {"PGHOST": str(server.folder), "PGPORT": str(server.port)}
     path = f"{server.programs}:{os.environ['PATH']}"
     for line in (createuser, createdb):
-        command = line.removeprefix("sudo -u postgres ")
         environ = {**os.environ, **where, "PGUSER": "postgres", "PATH": path}
-        subprocess.run(command, shell=True, check=True, env=environ, timeout=30)
+        subprocess.run(
+            line.removeprefix("sudo -u postgres "), shell=True, check=True, env=environ, timeout=30
+        )
     variable, url, *command = re.split("[= ]", serve)
     assert command == [".venv/bin/python", "-m", "projects_wsgi"]
     with running_server(cwd=tmp_path, environ={**where, variable: url}) as process:
