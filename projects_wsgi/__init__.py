@@ -72,7 +72,7 @@ def make_app(
     max_page_bytes: bytes, > 0; a page ends early with the project that makes it longer.
     max_body_size: bytes, > 0; a longer body is answered with 413, unread.
     busy_timeout, max_database_size, on_change: see SQLiteStore; a Store has its own.
-    schema, max_connections: for PostgreSQL; see PostgresStore in storage/postgres.py.
+    schema, max_connections: for PostgreSQL; see PostgresStore in storage/postgres.
     read_only: whether every change is answered with 403. A database is then opened for reading only.
     keys, admin_secret: see KeyRing. Without both, and without authenticate, everybody may do everything.
     authenticate: the host's own check, instead of keys: takes the environ, returns "viewer",

@@ -127,7 +127,7 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, which leaves the values of options as text."""
     parser = _Parser(
-        prog=PROGRAM, description="Serve the projects API of Arize Phoenix from one SQLite file."
+        prog=PROGRAM, description="Serve the projects API of Arize Phoenix from an SQLite file or PostgreSQL."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     _add_options(parser, _serve, OPTIONS)

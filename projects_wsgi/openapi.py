@@ -144,7 +144,8 @@ def _responses() -> Document:
         "Conflict": "A project of this name exists, or other data forbid the change.",
         "LengthRequired": "The body came without a length.",
         "ContentTooLarge": "The body is larger than this server reads.",
-        "Unavailable": "The store is busy (then with Retry-After) or does not answer.",
+        "Unavailable": "The store is busy (then with Retry-After) or does not answer."
+        " The text says so where a change may have been made all the same.",
         "Full": "The store has no room left.",
     }
     responses = {

@@ -426,7 +426,7 @@ class BrokenStore(SQLiteStore):
         (StoreBusy("held by p17"), 503, "The database is busy"),
         (StoreFull("at /secret"), 507, "The database is full"),
         (StoreUnavailable("at /secret"), 503, "The database does not answer"),
-        (OutcomeUnknown("at /secret"), 503, "The change may or may not have been made; look before you"),
+        (OutcomeUnknown("at /secret"), 503, "The change may or may not have been made; look before"),
         (StoreError("at /secret"), 503, "The database does not answer"),
         (type("Queued", (StoreBusy,), {})("held by p17"), 503, "The database is busy"),
     ],

@@ -12,17 +12,19 @@ import platform
 import re
 import sqlite3
 import statistics
+import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 import projects_wsgi
+from tests.support.cluster import find_programs
 
-from . import in_process, scale, served, start
+from . import in_process, postgres, scale, served, start
 from .files import Files, time_syncs
 from .measure import FULL, SMOKE, print_table
 
-PEERS = ("falcon", "bottle", "flask", "waitress", "gunicorn", "granian")
+PEERS = ("falcon", "bottle", "flask", "waitress", "gunicorn", "granian", "psycopg")
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
         folder = Path(name)
         describe_machine(folder)
         files = Files(folder)
-        tables = [module.table(sizes, files) for module in (in_process, served, start, scale)]
+        tables = [module.table(sizes, files) for module in (in_process, served, start, scale, postgres)]
         count = sum(print_table(table, wanted, judges=not arguments.smoke) for table in tables)
     if not count:
         parser.error(f"no row is called {arguments.rows!r}")
@@ -46,10 +48,11 @@ def main() -> None:
 
 def describe_machine(folder: Path) -> None:
     peers = ", ".join(f"{peer} {version(peer)}" for peer in PEERS)
+    server = subprocess.run([find_programs() / "postgres", "--version"], capture_output=True, text=True)
     sync = statistics.median(time_syncs(folder, 0.05)) * 1e6
     print(
         f"{os.cpu_count()} cores, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version},"
-        f" {peers}; appending 4 KiB to a file and syncing it takes {sync:.0f} µs."
+        f" {server.stdout.strip()}, {peers}; appending 4 KiB to a file and syncing it takes {sync:.0f} µs."
     )
 
 

@@ -45,8 +45,17 @@ def waitress(file: Path, port: int) -> list[str]:
 
 
 def gunicorn(file: Path, port: int) -> list[str]:
-    app = f"tests.bench.contenders.falcon_app:make_app({str(file)!r})"
-    return ["-m", "gunicorn", "--workers", "1", "--threads", "4", "--bind", f"127.0.0.1:{port}", app]
+    return run_gunicorn(f"tests.bench.contenders.falcon_app:make_app({str(file)!r})", 1, port)
+
+
+def gunicorn_with_ours(database: str) -> Command:
+    """Return the command for two workers; database: what make_app takes."""
+    return lambda _, port: run_gunicorn(f"projects_wsgi:make_app({database!r})", 2, port)
+
+
+def run_gunicorn(app: str, workers: int, port: int) -> list[str]:
+    counts = ["--workers", str(workers), "--threads", "4"]
+    return ["-m", "gunicorn", *counts, "--bind", f"127.0.0.1:{port}", app]
 
 
 def granian(file: Path, port: int, package: str = "tests.bench.contenders.falcon_app") -> list[str]:

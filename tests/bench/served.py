@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import multiprocessing
@@ -160,22 +161,24 @@ def measure_same_page(sizes: Sizes, files: Files, connections: int) -> Row:
     return Row(medians(rates(loads), "{:,.0f}"), [check_rate(loads, "waitress + falcon", 10)])
 
 
+def creations() -> Iterator[tuple[bytes, bytes]]:
+    for number in itertools.count():
+        body = {"name": f"Made {number:07}", "description": "over a socket"}
+        yield make_request("POST", "/v1/projects", body), b'"}}'
+
+
+def creating(server: Server, connections: int, seconds: float) -> Callable[[], Load]:
+    """Return a load that makes other projects each time."""
+    return functools.partial(load, server.port, creations(), connections, seconds)
+
+
 def measure_create(sizes: Sizes, files: Files) -> Row:
-    def requests() -> Iterator[tuple[bytes, bytes]]:
-        for number in itertools.count():
-            body = {"name": f"Made {number:07}", "description": "over a socket"}
-            yield make_request("POST", "/v1/projects", body), b'"}}'
-
-    def create(contender: Contender) -> Callable[[], Load]:
-        waiting = requests()
-        return lambda: load(contender.server.port, waiting, 4, sizes.load_seconds)
-
     def sync() -> Load:
         latencies = time_syncs(files.folder, sizes.load_seconds)
         return Load(sum(latencies), latencies)
 
     with serving_all(files, sizes.few) as contenders:
-        runs = {name: create(contender) for name, contender in contenders.items()}
+        runs = {name: creating(it.server, 4, sizes.load_seconds) for name, it in contenders.items()}
         loads = interleave(sizes.load_rounds, {**runs, "the disk": sync})
     disk = p99s(loads)["the disk"]
     return Row(

@@ -194,6 +194,9 @@ PROVEN_ELSEWHERE = {
     "database busy; full; out of reach": (
         "test_a_store_that_fails_is_told_to_the_client_and_explained_to_the_log"
     ),
+    "the connection to a database server was lost after a change was sent to it": (
+        "test_a_store_that_fails_is_told_to_the_client_and_explained_to_the_log"
+    ),
 }
 
 

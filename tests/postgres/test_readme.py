@@ -1,0 +1,104 @@
+"""What the README shows of PostgreSQL is what happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from projects_wsgi import Store, StoreUnavailable
+from projects_wsgi.storage import open_store
+
+from ..support.cluster import Cluster
+from ..support.process import running_server
+from ..test_readme import ROOT, TEXT, blocks
+
+GRANTS, TRIGRAMS = (block.splitlines() for block in blocks("sql"))
+
+
+@pytest.fixture
+def server(cluster: Cluster) -> Iterator[Cluster]:
+    """The server of this session, without what the README makes, before and after."""
+    yield cluster
+    for what in ("DATABASE IF EXISTS projects", "DATABASE IF EXISTS new", "ROLE IF EXISTS app"):
+        cluster.execute(f"DROP {what}")
+
+
+@pytest.fixture
+def store(server: Cluster) -> Iterator[Store]:
+    """A store in the database that the README names."""
+    server.execute("CREATE DATABASE projects")
+    with closing(open_store(server.url(database="projects"))) as store:
+        yield store
+
+
+def test_its_lines_lead_a_newcomer_to_an_answer(server: Cluster, tmp_path: Path) -> None:
+    apt, createuser, createdb, pip, serve, curl = (line[2:] for line in blocks("console")[1].splitlines())
+    assert apt.startswith("sudo apt install postgresql ")
+    (requirement,) = re.findall('"(.+)"', pip)
+    assert f"postgres =\n    {requirement}\n" in (ROOT / "setup.cfg").read_text()
+    where = {"PGHOST": str(server.folder), "PGPORT": str(server.port)}
+    path = f"{server.programs}:{os.environ['PATH']}"
+    for line in (createuser, createdb):
+        environ = {**os.environ, **where, "PGUSER": "postgres", "PATH": path}
+        subprocess.run(
+            line.removeprefix("sudo -u postgres "), shell=True, check=True, env=environ, timeout=30
+        )
+    variable, url, *command = re.split("[= ]", serve)
+    assert command == [".venv/bin/python", "-m", "projects_wsgi"]
+    with running_server(cwd=tmp_path, environ={**where, variable: url}) as process:
+        path = curl.partition(":6006")[2]
+        assert process.ask("GET", path)[2] == blocks("console")[0].splitlines()[2]
+    assert server.execute("SELECT name FROM projects", "projects") == ["default"]
+
+
+@pytest.mark.parametrize("missing", [None, *GRANTS])
+def test_a_role_needs_the_rights_that_it_names_and_no_more(
+    server: Cluster, store: Store, missing: str | None
+) -> None:
+    server.execute("CREATE ROLE app LOGIN")
+    server.execute(
+        "REVOKE ALL ON DATABASE projects FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC", "projects"
+    )
+    for grant in GRANTS:
+        if grant != missing:
+            server.execute(grant, "projects")
+
+    def use() -> None:
+        with closing(open_store(server.url(user="app", database="projects"), schema="public")) as own:
+            project = own.create("agent")
+            own.update(project, "first steps")
+            own.delete(project)
+            assert [name for _, name, _ in own.list_rows()] == ["default"]
+
+    if missing is None:
+        use()
+    else:
+        with pytest.raises(StoreUnavailable, match="permission denied|may not make the tables"):
+            use()
+
+
+def test_its_index_for_searches_is_the_one_that_a_new_database_gets(server: Cluster, store: Store) -> None:
+    find_index = "SELECT indexdef FROM pg_indexes WHERE indexname = 'projects_searched'"
+    assert server.execute(find_index, "projects") == []
+    for line in TRIGRAMS:
+        server.execute(line, "projects")
+    server.execute("CREATE DATABASE new")
+    server.execute("CREATE EXTENSION pg_trgm", "new")
+    open_store(server.url(database="new")).close()
+    (index,) = server.execute(find_index, "projects")
+    assert server.execute(find_index, "new") == [index]
+
+
+def test_the_rows_of_a_hosts_own_table_go_with_their_project(server: Cluster, store: Store) -> None:
+    (column,) = re.findall("`(project_id bigint .+?)`", TEXT)
+    server.execute(f"CREATE TABLE traces ({column})", "projects")
+    project = store.create("agent")
+    server.execute(f"INSERT INTO traces VALUES ({project.id}), (1)", "projects")
+    store.delete(project)
+    assert server.execute("SELECT * FROM traces", "projects") == ["1"]
