@@ -30,7 +30,7 @@ from projects_wsgi import (
 )
 from projects_wsgi.storage.pool import Loan
 
-from .support.databases import Database, SQLiteDatabase, connect, names
+from .support.databases import Database, connect, names
 from .support.engines import NewDatabase
 from .support.process import start_together
 
@@ -411,6 +411,25 @@ def test_however_a_trigger_forbids_a_change_nothing_is_changed_or_told(
         assert store.create("after").name == "after"  # no transaction is left open
 
 
+def test_an_answer_names_the_project_as_it_is_whatever_triggers_do(
+    database: Database, shared_store: Store
+) -> None:
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE log (text TEXT)")
+    actions = (
+        "INSERT INTO log VALUES (new.name)",
+        "UPDATE projects SET description = 'by the host' WHERE id = new.id",
+    )
+    database.create_trigger("host", "AFTER INSERT ON projects", "; ".join(actions))
+    project = shared_store.create("agent", "mine")
+    assert project == shared_store.get("agent")
+    assert project.description == "by the host"
+    database.create_trigger("away", "AFTER INSERT ON projects", "DELETE FROM projects WHERE id = new.id")
+    with pytest.raises(ChangeForbidden, match="kept 'gone' from being created"):
+        shared_store.create("gone")
+    assert names(shared_store) == ["agent", "default"]
+
+
 def test_a_name_that_exists_is_told_from_one_that_the_host_forbids(
     database: Database, shared_store: Store
 ) -> None:
@@ -527,26 +546,6 @@ def test_default_pages_and_searches_use_the_partial_index(file: Path, file_store
             ((*_, plan),) = connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
             assert "USING INDEX projects_listed (id<?)" in plan
         assert len(statements) == 2
-
-
-def test_an_answer_names_the_project_that_was_made_whatever_triggers_do(
-    file: Path, file_store: SQLiteStore
-) -> None:
-    database = SQLiteDatabase(file)
-    with database.connect() as connection:
-        connection.execute("CREATE TABLE log (text TEXT)")
-    actions = (
-        "INSERT INTO log VALUES (new.name)",
-        "UPDATE projects SET description = 'by the host' WHERE id = new.id",
-    )
-    database.create_trigger("host", "AFTER INSERT ON projects", "; ".join(actions))
-    project = file_store.create("agent", "mine")
-    assert project == file_store.get("agent")
-    assert project.description == "by the host"
-    database.create_trigger("away", "AFTER INSERT ON projects", "DELETE FROM projects WHERE id = new.id")
-    with pytest.raises(ChangeForbidden, match="kept 'gone' from being created"):
-        file_store.create("gone")
-    assert names(file_store) == ["agent", "default"]
 
 
 def test_the_times_of_making_and_changing_are_kept(file: Path, file_store: SQLiteStore) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow
+from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, StoreError
 from ...options import BUSY_TIMEOUT, MAX_CONNECTIONS
 from .. import OnChange, Store
 from ..pool import Loan, Pool, Session
@@ -22,6 +22,9 @@ _MAX_LIKE_LENGTH = 255
 
 _ROW = "id, name, description"
 _PROJECT = f"{_ROW}, kind, created_at AT TIME ZONE 'UTC', updated_at AT TIME ZONE 'UTC'"
+_HAS_TRIGGERS = (
+    "EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = projects.tableoid AND NOT tgisinternal)"
+)
 _COLUMNS = "name, name_hash, folded_name, kind, created_at, updated_at, description"
 
 # PostgreSQL's texts hold no NUL. No word of this code lies across two others, so that one text contains
@@ -61,7 +64,7 @@ class PostgresStore(Store):
             raise ValueError(f"schema must be a name of 1 to 63 bytes, not {schema!r}")
         database = Database(url, busy_timeout)
         # Nothing stays open: a process that only forks others would keep it for good.
-        with closing(Pool(database, 1, None)) as pool, Loan(pool, busy_timeout) as session:
+        with contextlib.closing(Pool(database, 1, None)) as pool, Loan(pool, busy_timeout) as session:
             schema = tables.prepare(session, schema, database.location, read_only)
         self._table = f"{tables.quoted(schema)}.projects"
         searchers = max_connections // 3
@@ -134,27 +137,41 @@ class PostgresStore(Store):
 
     def _select(self, session: Session, key: int | str) -> Project | None:
         condition, value = _address(key)
-        return _fetch(session, f"SELECT {_PROJECT} FROM {self._table} WHERE {condition}", value)
+        row = session.execute(f"SELECT {_PROJECT} FROM {self._table} WHERE {condition}", (value,)).fetchone()
+        return row and _parse_project(row)
 
     def _insert(
         self, session: Session, name: str, folded: str, kind: ProjectKind, description: str | None
     ) -> Project | None:
         sql = (
             f"INSERT INTO {self._table} ({_COLUMNS}) VALUES ($1, $2, $3, $4, {tables.NOW}, {tables.NOW}, $5)"
-            f" ON CONFLICT (name_hash) DO NOTHING RETURNING {_PROJECT}"
+            " ON CONFLICT (name_hash) DO NOTHING"
         )
         values = _encode(name), _hash(name), _encode(folded), kind.value, description and _encode(description)
-        return _fetch(session, sql, *values)
+        return self._change(session, sql, values)
 
     def _set_description(self, session: Session, key: int | str, description: str) -> Project | None:
         condition, value = _address(key)
         sql = f"UPDATE {self._table} SET description = $2, updated_at = {tables.NOW} WHERE {condition}"
-        return _fetch(session, f"{sql} RETURNING {_PROJECT}", value, _encode(description))
+        return self._change(session, sql, (value, _encode(description)))
 
     def _remove(self, session: Session, key: int | str) -> Project | None:
         condition, value = _address(key)
         sql = f"DELETE FROM {self._table} WHERE {condition} AND id <> {DEFAULT_PROJECT_ID}"
-        return _fetch(session, f"{sql} RETURNING {_PROJECT}", value)
+        row = session.execute(f"{sql} RETURNING {_PROJECT}", (value,)).fetchone()
+        return row and _parse_project(row)
+
+    def _change(self, session: Session, sql: str, parameters: Sequence[Any]) -> Project | None:
+        """Execute a statement that makes or changes a project; return that as it is then."""
+        row = session.execute(f"{sql} RETURNING {_PROJECT}, {_HAS_TRIGGERS}", parameters).fetchone()
+        if row is None:
+            return None
+        *row, has_triggers = row
+        if has_triggers:
+            # A host's own may have changed it since. If it cannot be read, the change is made all the same.
+            with contextlib.suppress(StoreError, session.driver.error):
+                return self._select(session, row[0])
+        return _parse_project(row)
 
     def _probe(self, session: Session) -> None:
         session.execute(f"SELECT 1 FROM {self._table} LIMIT 1")
@@ -168,18 +185,15 @@ def _hash(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
 
 
-def _fetch(session: Session, sql: str, *parameters: Any) -> Project | None:
-    row = session.execute(sql, parameters).fetchone()
-    if row is None:
-        return None
-    *row, kind, created_at, updated_at = row
-    times = (time.replace(tzinfo=datetime.timezone.utc) for time in (created_at, updated_at))
-    return Project(*_parse_row(row), ProjectKind(kind), *times)
-
-
 def _parse_row(row: Any) -> ProjectRow:
     project_id, name, description = row
     return project_id, _decode(name), description and _decode(description)
+
+
+def _parse_project(row: Any) -> Project:
+    *row, kind, created_at, updated_at = row
+    times = (time.replace(tzinfo=datetime.timezone.utc) for time in (created_at, updated_at))
+    return Project(*_parse_row(row), ProjectKind(kind), *times)
 
 
 def _encode(text: str) -> str:
