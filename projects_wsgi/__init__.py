@@ -73,7 +73,7 @@ def make_app(
     max_body_size: bytes, > 0; a longer body is answered with 413, unread.
     busy_timeout, max_database_size, on_change: see SQLiteStore; a Store has its own.
     schema, max_connections: for PostgreSQL; see PostgresStore in storage/postgres.
-    read_only: whether every change is answered with 403. A database is then opened for reading only.
+    read_only: whether every change is answered with 403. The database is then neither made nor upgraded.
     keys, admin_secret: see KeyRing. Without both, and without authenticate, everybody may do everything.
     authenticate: the host's own check, instead of keys: takes the environ, returns "viewer",
         "member", "admin", or None for a stranger. Whatever it raises, nobody is let in.

@@ -21,7 +21,6 @@ from ..support.process import refusal, run
 MALFORMED = [
     f"postgresql://me:{PASSWORD}%zz@127.0.0.1/x",
     f"postgresql://me:a%{PASSWORD}@127.0.0.1/x",
-    f"postgresql://me:a {PASSWORD}@127.0.0.1/x",
     f"postgresql://me:a@{PASSWORD}@127.0.0.1/x",
     f"postgresql://me:{PASSWORD}@b@127.0.0.1/x",
     f"postgresql://me:a/{PASSWORD}@127.0.0.1/x",
