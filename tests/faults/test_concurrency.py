@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from projects_wsgi import SQLiteStore
+from projects_wsgi import SQLiteStore, Store
 from projects_wsgi.model import render_global_id
 
 from ..promises.test_rollback_journal import journal_mode, refuse_wal
@@ -25,9 +25,11 @@ SECONDS = 10
 LONGEST_WRITE = 2.0  # seconds
 
 
-def work(target: str, processes: int, threads: int, cwd: Path) -> list[dict[str, Any]]:
+def work(
+    target: str, processes: int, threads: int, cwd: Path, seconds: float = SECONDS
+) -> list[dict[str, Any]]:
     """Have processes of that many threads work on a target; return what each thread did and saw."""
-    options = [str(threads), str(SECONDS), target]
+    options = [str(threads), str(seconds), target]
     commands = [["-m", "tests.faults.worker", str(number), *options] for number in range(processes)]
     workers = start_together(commands, cwd)
     outputs = [worker.communicate(timeout=60)[0] for worker in workers]
@@ -35,7 +37,14 @@ def work(target: str, processes: int, threads: int, cwd: Path) -> list[dict[str,
     return [result for output in outputs for result in json.loads(output)]
 
 
-def verify(file: Path, results: list[dict[str, Any]], threads: int) -> None:
+def verify_file(file: Path, results: list[dict[str, Any]], threads: int) -> None:
+    with closing(SQLiteStore(file)) as store:
+        verify(store, results, threads)
+    with connect(file) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def verify(store: Store, results: list[dict[str, Any]], threads: int) -> None:
     """Check that all that was acknowledged is there, and nothing else."""
     assert len(results) == threads
     assert [wrong for result in results for wrong in result["wrong"]] == []
@@ -53,8 +62,7 @@ def verify(file: Path, results: list[dict[str, Any]], threads: int) -> None:
     won = [name for result in results for name in result["won"]]
     assert len(won) == len(set(won))
     assert set(won) <= set(CONTESTED)
-    with closing(SQLiteStore(file)) as store:
-        rows = {name: [render_global_id(id_), text] for id_, name, text in store.list_rows(limit=10**6)}
+    rows = {name: [render_global_id(id_), text] for id_, name, text in store.list_rows(limit=10**6)}
     assert rows.pop(SHARED)[1] in [result["shared"] for result in results]
     for name in won:
         assert rows.pop(name)[1] is None
@@ -62,30 +70,28 @@ def verify(file: Path, results: list[dict[str, Any]], threads: int) -> None:
         for name, state in result["own"].items():
             assert rows.pop(name) == state
     assert rows == {}
-    with connect(file) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_four_processes_of_eight_threads_work_on_one_file(file: Path) -> None:
     SQLiteStore(file).close()
-    verify(file, work(str(file), 4, 8, file.parent), 32)
+    verify_file(file, work(str(file), 4, 8, file.parent), 32)
 
 
 def test_they_do_without_the_write_ahead_log_too(file: Path) -> None:
     refuse_wal(file)
     SQLiteStore(file).close()
-    verify(file, work(str(file), 4, 8, file.parent), 32)
+    verify_file(file, work(str(file), 4, 8, file.parent), 32)
     assert journal_mode(file) == "delete"
 
 
 @contextlib.contextmanager
-def gunicorn(cwd: Path, *options: str) -> Iterator[str]:
+def gunicorn(cwd: Path, database: str, *options: str) -> Iterator[str]:
     """Run gunicorn over an application that was used before it forks; give its URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     (cwd / "host.py").write_text(
         "from projects_wsgi import make_app\n"
-        "application = make_app('projects.db')\n"
+        f"application = make_app({database!r})\n"
         "application.store.get_or_create('before the fork')\n"
         "application.store.delete('before the fork')\n"
     )
@@ -107,6 +113,6 @@ def gunicorn(cwd: Path, *options: str) -> Iterator[str]:
 
 
 def test_gunicorns_preloaded_workers_share_one_file(file: Path) -> None:
-    with gunicorn(file.parent, "--preload", "--workers", "2", "--threads", "4") as url:
+    with gunicorn(file.parent, file.name, "--preload", "--workers", "2", "--threads", "4") as url:
         results = work(url, 1, 8, file.parent)
-    verify(file, results, 8)
+    verify_file(file, results, 8)

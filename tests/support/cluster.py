@@ -71,11 +71,11 @@ class Cluster:
         self.data = self.folder / "data"
         self.port = _free_port()
         self._popen: subprocess.Popen[bytes] | None = None
-        # PostgreSQL refuses to be run by root.
-        self._account: dict[str, Any] = {}
+        # PostgreSQL refuses to be run by root. What subprocess takes to run a program as somebody else:
+        self.account: dict[str, Any] = {}
         if os.geteuid() == 0:
             account = _unprivileged_account()
-            self._account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            self.account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
             os.chown(self.folder, account.pw_uid, account.pw_gid)
 
     @property
@@ -102,7 +102,7 @@ class Cluster:
                 capture_output=True,
                 text=True,
                 timeout=120,
-                **self._account,
+                **self.account,
             )
         except subprocess.CalledProcessError as error:
             raise RuntimeError(f"{program} failed: {error.stderr}") from None
@@ -142,7 +142,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the tests, which then end the server
-                **self._account,
+                **self.account,
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._is_ready():
@@ -158,10 +158,19 @@ class Cluster:
         self._popen.wait(STOP_SECONDS)
         self._popen = None
 
+    def send_signal(self, how: signal.Signals) -> None:
+        """Send a signal to all processes of the server."""
+        for pid in (self.pid, *self._children()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), how)
+
+    def _children(self) -> list[str]:
+        return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+
     def kill(self) -> None:
         """Kill all processes of the server."""
         assert self._popen is not None
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        children = self._children()
         self._popen.kill()
         self._popen.wait(STOP_SECONDS)
         for child in children:
