@@ -15,8 +15,8 @@ ROLE = "guest"  # no superuser, as a program's role should be
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The PostgreSQL server of this session. It takes few connections."""
-    with running_cluster(max_connections="30") as cluster:
+    """The PostgreSQL server of this session. It takes few connections, and forgets nothing when it crashes."""
+    with running_cluster(max_connections="30", synchronous_commit="on") as cluster:
         cluster.execute(f"CREATE ROLE {ROLE} LOGIN")
         yield cluster
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from contextlib import closing
 from pathlib import Path
@@ -49,8 +50,6 @@ def test_backends_terminated_at_random_fail_only_calls_that_were_under_way(
 
 
 def restart(cluster: Cluster, admin: Any) -> None:
-    import signal
-
     cluster.restart(signal.SIGINT)
 
 
