@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -42,7 +43,10 @@ def pair() -> Iterator[Pair]:
         yield Pair(primary, standby, primary.url(standby))
 
 
-def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair) -> None:
+def test_a_failover_loses_nothing_that_was_acknowledged(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "projects_wsgi")
     app = make_app(pair.url)
     writers = [Writer(number, lambda: sending_to_app(app)) for number in range(4)]
     with closing(app.store):
@@ -54,7 +58,7 @@ def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair) -> None:
         time.sleep(1.5)
         end(writers)
         statuses = verify(writers, app.store)
-    print(f"{statuses}")
+    print(statuses)
     assert statuses["POST 200"] > 100
     # All were in the middle of something, and all went on.
     assert sum(count for key, count in statuses.items() if key.endswith(("503", "unknown"))) >= len(writers)
