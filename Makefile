@@ -23,11 +23,11 @@ install_packages = { test $$(id -u) = 0 && apt-get update -qq && DEBIAN_FRONTEND
 	apt-get install -qq -y --no-install-recommends $(1) >/dev/null; } || \
 	{ echo "Install the Debian packages $(1) as root first" >&2; exit 1; }
 
-FAULTS_PACKAGES = fuse libfuse2
+FAULTS_PACKAGES = fuse libfuse2 postgresql pgbouncer
 
 test-faults: $(VENV)/.faults ## kill and overload real processes, fill their disk, cut its power (takes minutes)
-	@{ test -x /usr/bin/fusermount && ldconfig -p | grep -q 'libfuse\.so\.2'; } || \
-		$(call install_packages,$(FAULTS_PACKAGES))
+	@{ test -x /usr/bin/fusermount && ldconfig -p | grep -q 'libfuse\.so\.2' && test -x /usr/sbin/pgbouncer && \
+		$(BIN)/python -m tests.support.cluster >/dev/null; } || $(call install_packages,$(FAULTS_PACKAGES))
 	$(BIN)/python -X dev -m pytest -rP tests/test_server.py tests/faults $(ARGS)
 
 test-clients: $(VENV)-clients/.installed ## run the official Phoenix client against the server
@@ -170,7 +170,7 @@ $(VENV)/.test: setup.cfg
 	@touch $@
 
 $(VENV)/.faults: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faults]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faults,postgres]'
 	@touch $@
 
 $(VENV)/.postgres: $(VENV)/.test

@@ -15,7 +15,7 @@ ROLE = "guest"  # no superuser, as a program's role should be
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The PostgreSQL server of this session. It takes few connections, and forgets nothing when it crashes."""
+    """The PostgreSQL server of this session: it takes few connections, and forgets nothing in a crash."""
     with running_cluster(max_connections="30", synchronous_commit="on") as cluster:
         cluster.execute(f"CREATE ROLE {ROLE} LOGIN")
         yield cluster

@@ -1,4 +1,4 @@
-"""A primary server dies and its standby takes over: what was acknowledged stays, and nobody restarts anything."""
+"""A primary server dies and its standby takes over: nothing acknowledged is lost, nothing restarted."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def pair() -> Iterator[Pair]:
         yield Pair(primary, standby, primary.url(standby))
 
 
-def test_a_failover_loses_nothing_that_was_acknowledged(
-    pair: Pair, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "projects_wsgi")
     app = make_app(pair.url)
     writers = [Writer(number, lambda: sending_to_app(app)) for number in range(4)]

@@ -68,13 +68,13 @@ def test_a_full_tablespace_takes_no_writes_until_there_is_room_and_loses_nothing
         assert len(made) > 5
         too_much = {"description": os.urandom(50_000).hex()}
         assert send("PUT", f"/v1/projects/{made[0]['id']}", too_much) == (507, TEXT)
-        assert send("GET", "/readyz")[0] == 200
-        assert send("GET", "/v1/projects?limit=10000")[1]["data"][:-1] == made
+        assert send("GET", "/readyz", None)[0] == 200
+        assert send("GET", "/v1/projects?limit=10000", None)[1]["data"][:-1] == made
         for project in made[::2]:
-            assert send("DELETE", f"/v1/projects/{project['id']}")[0] == 204
+            assert send("DELETE", f"/v1/projects/{project['id']}", None)[0] == 204
         del made[::2]
-        assert send("GET", "/v1/projects?limit=10000")[1]["data"][:-1] == made
-        # What is deleted makes no room before the server has cleared it away, so somebody makes the disk larger.
+        assert send("GET", "/v1/projects?limit=10000", None)[1]["data"][:-1] == made
+        # Deleted rows make no room before the server has cleared them away: somebody makes the disk larger.
         mount(tablespace, f"remount,size={2 * SIZE}")
         assert send("PUT", f"/v1/projects/{made[0]['id']}", too_much)[0] == 200
         assert send("POST", "/v1/projects", {"name": "after", **too_much})[0] == 200

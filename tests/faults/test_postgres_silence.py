@@ -115,6 +115,7 @@ def test_several_silent_hosts_cost_no_more_than_one(cluster: Cluster, proxy: Pro
 
 
 def test_a_change_whose_answer_is_lost_may_have_been_made(proxy: Proxy, store: Store) -> None:
+    store.ping()
     proxy.must_cut = True
     with pytest.raises(OutcomeUnknown):
         store.create("second")

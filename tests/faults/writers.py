@@ -25,8 +25,9 @@ State = Optional[tuple[str, Optional[str]]]
 class Writer(threading.Thread):
     """Creates, reads, describes and deletes projects of its own until it is told to end.
 
-    states: for each name, what it is; with several, one of them, because an answer said that it may be.
-    statuses: how often each came. answered_at: when the last change was acknowledged. wrong: what must not be.
+    states: for each name, what has become of it; several if an answer said that this is unknown.
+    statuses: how often each came. answered_at: when the last change was acknowledged.
+    wrong: what must not be.
     """
 
     def __init__(self, number: int, connect: Callable[[], AbstractContextManager[Send]]) -> None:
@@ -119,7 +120,7 @@ def end(writers: Iterable[Writer]) -> None:
 
 
 def verify(writers: Iterable[Writer], store: Store) -> dict[str, int]:
-    """Check that all that was acknowledged is there and nothing by half; return how often what was answered."""
+    """Check that what was acknowledged is there, and nothing by half; return how often each answer came."""
     rows = {name: (render_global_id(id_), text) for id_, name, text in store.list_rows(limit=10**6)}
     assert rows.pop("default")
     statuses: dict[str, int] = {}

@@ -160,9 +160,9 @@ class Cluster:
 
     def send_signal(self, how: signal.Signals) -> None:
         """Send a signal to all processes of the server."""
-        for pid in (self.pid, *self._children()):
+        for pid in (self.pid, *map(int, self._children())):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), how)
+                os.kill(pid, how)
 
     def _children(self) -> list[str]:
         return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()

@@ -39,9 +39,10 @@ def running_pgbouncer(server: Cluster, role: str) -> Iterator[int]:
     (folder / "ini").write_text(CONFIGURATION.format(server=server, port=port, folder=folder, size=SIZE))
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program is not None, "there is no pgbouncer; see make test-faults"
-    with (folder / "log").open("wb") as log, subprocess.Popen(
-        [program, folder / "ini"], stderr=log, **server.account
-    ) as process:
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen([program, folder / "ini"], stderr=log, **server.account) as process,
+    ):
         try:
             deadline = time.monotonic() + 10
             while not _listens(port):
