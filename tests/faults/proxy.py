@@ -13,7 +13,7 @@ class Proxy:
     """Passes on what comes, on each connection in a thread of its own.
 
     port: where it listens, on 127.0.0.1. is_silent: whether it swallows all that comes instead.
-    must_cut: whether it ends a connection instead of passing on the next answer.
+    must_cut: whether it ends a connection, once, instead of passing on the next answer.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -49,7 +49,10 @@ class Proxy:
             while True:
                 for source in select.select([client, server], [], [])[0]:
                     data = source.recv(65_536)
-                    if not data or (source is server and self.must_cut):
+                    if not data:
+                        return
+                    if source is server and self.must_cut:
+                        self.must_cut = False
                         return
                     if not self.is_silent:
                         (server if source is client else client).sendall(data)

@@ -58,6 +58,7 @@ def test_a_database_that_becomes_read_only_is_unavailable_for_changes(app: Proje
 
 
 def disconnect(admin: Any) -> None:
+    """End all other connections to the database; return when they are gone."""
     admin.execute(
         "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -16,6 +16,7 @@ from projects_wsgi.storage import open_store
 
 from ..support.cluster import Cluster
 from ..support.process import running_server
+from .test_postgres import disconnect
 from .worker import sending_to_server
 from .writers import Writer, end, verify
 
@@ -58,7 +59,7 @@ def crash(cluster: Cluster, admin: Any) -> None:
 
 
 def terminate(cluster: Cluster, admin: Any) -> None:
-    admin.execute(TERMINATE.format(100))
+    disconnect(admin)
 
 
 @pytest.mark.parametrize("lose", [restart, crash, terminate], ids=lambda lose: lose.__name__)

@@ -119,5 +119,11 @@ def test_a_change_whose_answer_is_lost_may_have_been_made(proxy: Proxy, store: S
     proxy.must_cut = True
     with pytest.raises(OutcomeUnknown):
         store.create("second")
-    proxy.must_cut = False
     assert store.get("second").name == "second"
+
+
+def test_a_read_whose_answer_is_lost_is_tried_again(proxy: Proxy, store: Store) -> None:
+    store.create("agent")
+    proxy.must_cut = True
+    assert store.get("agent").name == "agent"
+    assert not proxy.must_cut
