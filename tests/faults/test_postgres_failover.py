@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from projects_wsgi import StoreUnavailable, make_app
+from projects_wsgi import OutcomeUnknown, StoreUnavailable, make_app
 from projects_wsgi.storage import open_store
 
 from ..support.cluster import Cluster, running_cluster, running_standby
@@ -20,7 +21,7 @@ from .writers import Writer, end, verify
 
 
 class Pair(NamedTuple):
-    """A server, and one that has all that the first has acknowledged. url: of both."""
+    """A server, and one that has all that the first has acknowledged. url: of both, the standby first."""
 
     primary: Cluster
     standby: Cluster
@@ -40,7 +41,7 @@ def pair() -> Iterator[Pair]:
         primary.configure(synchronous_standby_names="*")
         while primary.execute("SELECT sync_state FROM pg_stat_replication") != ["sync"]:
             time.sleep(0.01)
-        yield Pair(primary, standby, primary.url(standby))
+        yield Pair(primary, standby, standby.url(primary))
 
 
 def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
@@ -83,3 +84,18 @@ def test_a_standby_answers_reads_and_is_unavailable_for_changes(pair: Pair) -> N
             store.create("second")
         pair.standby.promote()
         assert store.create("second").name == "second"
+
+
+def test_a_change_that_waits_for_a_silent_standby_may_have_been_made(pair: Pair) -> None:
+    with closing(open_store(pair.url, busy_timeout=0.5)) as store:
+        store.create("agent")
+        pair.standby.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(OutcomeUnknown):
+                store.create("second")
+            assert time.monotonic() - began < 2
+            assert store.get("agent").name == "agent"
+        finally:
+            pair.standby.send_signal(signal.SIGCONT)
+        assert store.get_or_create("second")[0].name == "second"
