@@ -42,7 +42,7 @@ class PostgresStore(Store):
     schema: where the tables are, made if missing. None: the first that the connection would make them in.
     max_connections: > 0, of this process at a time; a third of them are for searches alone.
     busy_timeout, on_change, read_only: see SQLiteStore. For a server that does not answer at all, a call
-        waits a second longer.
+        waits a second longer, and for a new connection 2 seconds at least.
     Raises ValueError for an option out of its range and a malformed URL; StoreUnavailable when the driver
     is missing, the database cannot be used, or the schema holds another program's tables or a newer
     version's; it is left as it was.

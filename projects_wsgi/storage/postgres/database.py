@@ -28,7 +28,10 @@ _CONFLICTS = ("40001", "40P01")  # of statements at the same time: the server ha
 _READ_ONLY = "25006"
 
 # Of a connection that cannot be made, libpq tells no SQLSTATE.
-_CROWDED = ("too many clients", "too many connections", "connection slots", "the database system is")
+_CROWDED = (
+    *("too many clients", "too many connections", "no more connections", "connection slots"),
+    "the database system is",  # starting up, shutting down, in recovery mode
+)
 
 
 class Database:
@@ -136,7 +139,7 @@ class Database:
         if meaning is StoreBusy:
             return StoreBusy(f"{self.location} was busy for too long: {reason}; try again later")
         if meaning is StoreFull:
-            return StoreFull(f"{self.location} is full: {reason}; delete projects, or make room on its disk")
+            return StoreFull(f"{self.location} is full: {reason}; make room on its disk")
         return StoreUnavailable(f"cannot use {self.location}: {reason}")
 
     def reset(self, connection: Any) -> None:
@@ -189,4 +192,6 @@ def _connection_class() -> Any:
 
 
 def _reason(error: Any) -> str:
-    return error.diag.message_primary or " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    # Of several hosts, psycopg says twice what was wrong with the last one.
+    return error.diag.message_primary or text.partition("All failures were: ")[2] or text
