@@ -65,7 +65,7 @@ class Database:
                 " and %25 for %: postgresql://user:...@host:port/database"
             )
         defaults = {
-            option.keyword.decode(): option.val.decode()
+            option.keyword.decode(): option.val.decode(errors="replace")
             for option in psycopg.pq.Conninfo.get_defaults()
             if option.val is not None
         }
