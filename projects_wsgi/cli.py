@@ -15,10 +15,12 @@ from . import __version__, commands, signals
 from .auth import KeysError, Role
 from .commands import PROGRAM
 from .model import StoreError
-from .options import DATABASE, KEYS, OPTIONS, PORT, Option
+from .options import DATABASE, KEYS, OPTIONS, PORT, SCHEMA, Option
+from .storage import CONFLICT_RULES
 
 _KEYS_FILE = KEYS._replace(default=commands.KEYS_FILE, help="the keys file")  # which keys commands need
 _EXISTING = DATABASE._replace(help="the SQLite file")  # which these commands do not make
+_WITH_PROJECTS = DATABASE._replace(help="the SQLite file, or a postgresql:// URL")
 
 
 def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -105,6 +107,8 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
     parser = build_parser()
     settings = parser.parse_args(arguments)
     settings.admin_secret = environ.get(commands.ADMIN_SECRET_VARIABLE) or None
+    if getattr(settings, "api_key", "") is None:
+        settings.api_key = environ.get(commands.API_KEY_VARIABLE) or None
     for option in settings.options:
         text, source = getattr(settings, option.name, None), f"argument {option.flag}"
         if text is None:
@@ -140,6 +144,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="replace what a database holds, also one in use, by a backup",
         build=_build_restore,
     )
+    add("export", help="write all projects as lines of JSON", build=_build_export)
+    add("import", help="bring in the projects of a Phoenix, a database or a file", build=_build_import)
     add("keys", help="add, list or revoke keys", build=_build_keys)
     return parser
 
@@ -184,6 +190,54 @@ def _build_backup(parser: argparse.ArgumentParser) -> None:
 def _build_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("backup", metavar="BACKUP", help="the file that backup made")
     _add_options(parser, lambda it: commands.restore(it.db, it.backup), [DATABASE])
+
+
+def _build_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "destination", metavar="DEST", nargs="?", help="the file to create; else, they are printed"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite DEST if it exists")
+    _add_options(
+        parser,
+        lambda it: commands.export(it.db, it.schema, it.destination, overwrite=it.force),
+        [_WITH_PROJECTS, SCHEMA],
+    )
+
+
+def _build_import(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Bring projects into a database: all of them, or none and an error."
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a Phoenix's phoenix.db, also in use; the http:// or https:// URL of a Phoenix; a database of"
+        " ours, file or postgresql:// URL; a file of JSON lines, or - for those of standard input",
+    )
+    parser.add_argument("--api-key", metavar="KEY", help=f"for a server ({commands.API_KEY_VARIABLE})")
+    parser.add_argument(
+        "--on-conflict",
+        choices=CONFLICT_RULES,
+        default=CONFLICT_RULES[0],
+        help="for a name that exists: import nothing (the default), leave it, or set its description",
+    )
+    parser.add_argument(
+        "--new-ids", action="store_true", help="give new ids, as is done if the database holds projects"
+    )
+    parser.add_argument("--skip-invalid", action="store_true", help="leave out what cannot be kept here")
+    parser.add_argument("--dry-run", action="store_true", help="change nothing, but say what would be done")
+    _add_options(parser, _import, [DATABASE, SCHEMA])
+
+
+def _import(it: argparse.Namespace) -> None:
+    commands.import_(
+        it.db,
+        it.schema,
+        it.source,
+        key=it.api_key,
+        on_conflict=it.on_conflict,
+        new_ids=it.new_ids,
+        skip_invalid=it.skip_invalid,
+        dry_run=it.dry_run,
+    )
 
 
 def _build_keys(parser: argparse.ArgumentParser) -> None:

@@ -10,18 +10,24 @@ import re
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import SQLiteStore, keys, make_app, signals
+from . import SQLiteStore, Store, keys, make_app, signals
 from .auth import Role
+from .model import ChangeForbidden, NamesExist, ProjectsInvalid, SourceUnavailable
 from .server import Server
 from .sockets import allow_many_connections, hold_port
-from .storage import is_url, upkeep
+from .storage import is_url, open_store, upkeep
+from .storage.sqlite.database import MEMORY
 from .workers import CAN_SHARE_A_PORT, Worker, start_workers
+
+if TYPE_CHECKING:
+    from . import transfer
 
 PROGRAM = "projects-wsgi"
 KEYS_FILE = "projects.keys"  # what the keys commands take by default
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"  # named as in Phoenix
+API_KEY_VARIABLE = "PHOENIX_API_KEY"  # likewise
 _MOST_SECONDS_TO_STOP = 7
 
 
@@ -171,6 +177,102 @@ def restore(database: str, backup: str) -> None:
     say(f"{database} holds what {backup} does", is_done=True)
 
 
+def export(database: str, schema: str | None, destination: str | None, *, overwrite: bool) -> None:
+    """Write all projects as lines of JSON, to a file or to standard output. Raises as back_up."""
+    from . import transfer  # which would make the server start later
+
+    if database == MEMORY:
+        raise CommandError("there is nothing to export in :memory:; give --db")
+    if destination is None:
+        with contextlib.closing(_open(database, schema, read_only=True)) as store:
+            try:
+                transfer.write_lines(store, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise CommandError(f"cannot write the output: {error.strerror}") from None
+        return
+    with contextlib.closing(_open(database, schema, read_only=True)) as store:
+        source = MEMORY if is_url(database) else store.location
+        try:
+            with upkeep.new_file(destination, source, overwrite=overwrite) as path, open(path, "wb") as file:
+                count = transfer.write_lines(store, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError as error:
+            raise CommandError(f"{error}; overwrite it with --force") from None
+    say(f"{_many(count)} of {store.location} exported to {destination}", is_done=True)
+
+
+def import_(
+    database: str,
+    schema: str | None,
+    source: str,
+    *,
+    key: str | None,
+    on_conflict: str,
+    new_ids: bool,
+    skip_invalid: bool,
+    dry_run: bool,
+) -> None:
+    """Bring projects into a database and say what was done. Raises CommandError, StoreError."""
+    from . import transfer
+
+    began = time.monotonic()
+    if dry_run and not is_url(database) and not os.path.exists(database):
+        database = MEMORY  # which holds what a new file would
+    draw = _draw_transfer if sys.stderr.isatty() else lambda done, total: None
+    try:
+        with transfer.open_source(source, key) as opened, transfer.Stage(opened, new_ids=new_ids) as stage:
+            # Read first: if it cannot be, no database is made.
+            stage.fill(skip_invalid=skip_invalid, progress=draw)
+            is_read_only = dry_run and database != MEMORY
+            with contextlib.closing(_open(database, schema, read_only=is_read_only)) as store:
+                report = stage.bring_into(store, on_conflict=on_conflict, dry_run=dry_run, progress=draw)
+    except ProjectsInvalid as error:
+        _list_invalid(error.reasons, error.count)
+        raise CommandError(
+            f"{_many(error.count)} cannot be kept here; nothing is imported: --skip-invalid leaves them out"
+        ) from None
+    except NamesExist as error:
+        raise CommandError(
+            f"{error}; nothing is imported: give --on-conflict skip or --on-conflict update"
+        ) from None
+    except (SourceUnavailable, ChangeForbidden) as error:
+        raise CommandError(f"{error}; nothing is imported") from None
+    _list_invalid(report.reasons, report.invalid)
+    say(_summarize(report, time.monotonic() - began, dry_run, new_ids), is_done=True)
+
+
+def _list_invalid(reasons: list[str], count: int) -> None:
+    more = count - len(reasons)
+    with contextlib.suppress(OSError):
+        for reason in [*reasons, *([f"and {more:,} more"] if more else [])]:
+            print(reason.encode(errors="backslashreplace").decode(), file=sys.stderr)
+
+
+def _summarize(report: transfer.Report, seconds: float, dry_run: bool, new_ids: bool) -> str:
+    invalid = f", {report.invalid:,} left out" if report.invalid else ""
+    text = f"{_many(report.made)} made, {report.updated:,} updated, {report.skipped:,} skipped{invalid}"
+    if dry_run:
+        text = f"to be done, and not done: {text}"
+    if report.made and not report.kept_ids:
+        text += f"; they have new ids{'' if new_ids else ', because there were projects already'}"
+    return f"{text} (in {seconds:.1f} s)"
+
+
+def _many(count: int) -> str:
+    return f"{count:,} project{'' if count == 1 else 's'}"
+
+
+def _open(database: str, schema: str | None, *, read_only: bool) -> Store:
+    try:
+        return open_store(database, read_only=read_only, schema=schema)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
 def _refuse_url(database: str, instead: str) -> None:
     if is_url(database):
         raise CommandError(f"this command is for SQLite files: {instead}")
@@ -217,6 +319,13 @@ def _parse_last_day(text: str) -> datetime.date:
     if day < keys.today():
         raise CommandError(f"--expires {text} is past")
     return day
+
+
+def _draw_transfer(done: int, total: int | None) -> None:
+    if total is None:
+        print(f"\r{done:,} projects read", end="", file=sys.stderr, flush=True)
+    else:
+        _draw_progress(done, total)
 
 
 def _draw_progress(done: int, total: int) -> None:

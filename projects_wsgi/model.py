@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional, Union
 
 # The project that every store holds from the start and never loses.
 DEFAULT_PROJECT_ID = 1
+DEFAULT_PROJECT_NAME = "default"
 
 # Phoenix keeps the runs of its playground here and always lists it.
 PLAYGROUND_PROJECT_NAME = "playground"
@@ -107,6 +108,27 @@ class ProjectExists(ProjectsError):
     def __init__(self, name: str) -> None:
         super().__init__(f"a project named {name!r} already exists")
         self.name = name
+
+
+class NamesExist(ProjectsError):
+    """Projects that were to be brought in have names of others. names: the first of them."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(f"there are projects of these names already: {', '.join(map(repr, names))}")
+        self.names = names
+
+
+class ProjectsInvalid(ProjectsError):
+    """Projects that were to be brought in cannot be kept here. reasons: of the first; count: of all."""
+
+    def __init__(self, reasons: list[str], count: int) -> None:
+        super().__init__(f"{count} of the projects cannot be kept here: {'; '.join(reasons)}")
+        self.reasons = reasons
+        self.count = count
+
+
+class SourceUnavailable(ProjectsError):
+    """What projects are to be brought in from cannot be read, or not to its end."""
 
 
 class ChangeForbidden(ProjectsError):

@@ -7,8 +7,9 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
-from typing import Any, Callable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Callable, NamedTuple, Optional
 
 from .. import model
 from ..model import Project, ProjectKey, ProjectKind, ProjectRow
@@ -20,11 +21,34 @@ logger = logging.getLogger("projects_wsgi")
 # Told of each change once it is committed: "created", "updated" or "deleted", and the project.
 OnChange = Callable[[str, Project], object]
 
+# A project on its way in: (id, name, description, kind, created_at, updated_at), of which the times are in
+# UTC, such as "2026-01-31T23:59:59.999Z".
+Record = tuple[int, str, Optional[str], str, str, str]
+
+# What becomes of a project that comes in under a name that exists.
+CONFLICT_RULES = ("fail", "skip", "update")
+
 # Whatever looks like one, or like libpq's other way to name a database; but not a drive of Windows.
 _URL = re.compile(r"(?![a-z]:)(.*://|\W*postgres[^/]*:|.*\bpassword\s*=)", re.IGNORECASE | re.DOTALL)
 
 MAX_ID = 2**63 - 1  # the largest integer of every engine
 _MAX_TRIES = 10  # of get_or_create, while others create and delete the same project
+
+# How much is brought in at a time: records (SQLite takes 999 parameters), characters.
+_BATCH_RECORDS = 900
+_BATCH_SIZE = 1_000_000
+_RECORD_SIZE = 50  # characters that a record without texts counts as
+
+_MAX_NAMES_TOLD = 10
+
+
+class BroughtIn(NamedTuple):
+    """What bring_in has done: projects made, updated and skipped, and whether they kept their ids."""
+
+    made: int
+    updated: int
+    skipped: int
+    kept_ids: bool
 
 
 class Store(ABC):
@@ -102,6 +126,19 @@ class Store(ABC):
             raise model.ProjectNotFound(key)
         return row
 
+    def read_all(self) -> Iterator[Project]:
+        """Give all projects in order of id, as they were when the first was taken; memory stays flat.
+
+        A connection is lent until the end; where there is only one, nobody else is answered until then.
+        """
+        with Loan(self._searchers, self._busy_timeout) as session:
+            yield from self._select_all(session)
+
+    def last_id(self) -> int:
+        """Return the largest id that was ever given, also to a project that is gone."""
+        with self._reading() as session:
+            return self._last_id(session)
+
     def version(self) -> object:
         """Return what is another value after every change of whomever; None if the engine cannot tell."""
         return None
@@ -124,10 +161,10 @@ class Store(ABC):
         Raises ProjectExists; ValueError for a name that is empty or reads as an id (it would address
         another project) and for an unknown kind; TypeError for what is no text.
         """
-        _check_name(name)
+        check_name(name)
         if description is not None:
             _check_text("description", description)
-        kind = ProjectKind.STANDARD if name == model.PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
+        kind = kind_for(name, kind)
         try:
             project = self._create(name, description, kind)
         except model.ChangeForbidden:
@@ -154,7 +191,7 @@ class Store(ABC):
         kind: ProjectKind | str = ProjectKind.STANDARD,
     ) -> tuple[Project, bool]:
         """Return the project of this name, as it is or made by create, and whether this call made it."""
-        _check_name(name)
+        check_name(name)
         for _ in range(_MAX_TRIES):
             with contextlib.suppress(model.ProjectNotFound):
                 return self.get(name), False
@@ -195,6 +232,63 @@ class Store(ABC):
             if project is None:
                 raise model.ChangeForbidden(f"something in the database kept {key!r} from being deleted")
         self._tell("deleted", project)
+
+    def bring_in(
+        self,
+        records: Iterable[Record],
+        last_id: Callable[[], int],
+        *,
+        on_conflict: str,
+        new_ids: bool,
+        dry_run: bool,
+        progress: Callable[[int], object] = lambda done: None,
+    ) -> BroughtIn:
+        """Bring projects in, in one transaction; on_change is not told. See transfer.import_projects.
+
+        records: in order of id, each valid, no name twice, the default project's under its own id and
+            name alone; without that, new_ids. last_id: returns the largest id that their source ever gave.
+        progress: told how many are done. Raises NamesExist.
+        """
+        if self._read_only and not dry_run:
+            raise model.StoreReadOnly
+        made = updated = skipped = 0
+        existing_names: list[str] = []
+        with contextlib.ExitStack() as stack:
+            session = stack.enter_context(
+                self._reading() if dry_run else Loan(self._writers, self._busy_timeout)
+            )
+            if not dry_run:
+                stack.enter_context(self._bringing_in(session))
+            is_fresh = not self._holds_projects(session)
+            keeps_ids = is_fresh and not new_ids
+            if keeps_ids and not dry_run:
+                self._reserve_ids(session, last_id())
+            for batch, size in _batches(records):
+                descriptions = self._find_descriptions(session, [record[1] for record in batch])
+                new = [record for record in batch if record[1] not in descriptions]
+                known = [record for record in batch if record[1] in descriptions]
+                changed = []
+                if is_fresh:  # known is the default project
+                    changed = known
+                elif on_conflict == "update":
+                    changed = [it for it in known if it[2] is not None and it[2] != descriptions[it[1]]]
+                elif on_conflict == "fail":
+                    existing_names += [it[1] for it in known if it[1] != model.DEFAULT_PROJECT_NAME]
+                    if len(existing_names) >= _MAX_NAMES_TOLD:
+                        break
+                if not (dry_run or existing_names):
+                    change = self._replace_default if is_fresh else self._set_descriptions
+                    if (changed and change(session, changed) < len(changed)) or (
+                        new and self._bring_in(session, new, keeps_ids, size) < len(new)
+                    ):
+                        raise model.ChangeForbidden("something in the database kept a project from coming in")
+                made += len(new)
+                updated += len(changed)
+                skipped += len(known) - len(changed)
+                progress(made + updated + skipped)
+            if existing_names:
+                raise model.NamesExist(existing_names[:_MAX_NAMES_TOLD])
+        return BroughtIn(made, updated, skipped, keeps_ids)
 
     def close(self) -> None:
         """Give back all that the store holds open; later calls raise StoreUnavailable."""
@@ -265,6 +359,44 @@ class Store(ABC):
         """Delete a project, but never the default one; return it as it was, None if none was deleted."""
 
     @abstractmethod
+    def _select_all(self, session: Session) -> Iterator[Project]:
+        """Give all projects in order of id, of one moment, a few at a time."""
+
+    @abstractmethod
+    def _last_id(self, session: Session) -> int:
+        """Return the largest id that was ever given."""
+
+    # What bring_in asks of an engine. All is done in one transaction, and nothing is tried again.
+
+    @abstractmethod
+    def _bringing_in(self, session: Session) -> AbstractContextManager[object]:
+        """Begin a transaction in which nobody else changes projects, and commit it if the block succeeds."""
+
+    @abstractmethod
+    def _holds_projects(self, session: Session) -> bool:
+        """Tell whether there are projects besides the default one."""
+
+    @abstractmethod
+    def _reserve_ids(self, session: Session, last_id: int) -> None:
+        """See to it that the next id that is given is larger than this one."""
+
+    @abstractmethod
+    def _find_descriptions(self, session: Session, names: Sequence[str]) -> Mapping[str, str | None]:
+        """Return the descriptions of the projects that have one of these names."""
+
+    @abstractmethod
+    def _bring_in(self, session: Session, records: Sequence[Record], keeps_ids: bool, size: int) -> int:
+        """Make projects, with their ids or new ones; return how many were made. size: in characters."""
+
+    @abstractmethod
+    def _set_descriptions(self, session: Session, records: Sequence[Record]) -> int:
+        """Set the descriptions of projects by their names, and the time; return how many were set."""
+
+    @abstractmethod
+    def _replace_default(self, session: Session, records: Sequence[Record]) -> int:
+        """Give the default project the description and the times of the one record; return 1, or 0."""
+
+    @abstractmethod
     def _begin(self, session: Session, growth: int | None) -> None:
         """Begin a transaction. growth: characters that it will store; None: it only deletes."""
 
@@ -323,12 +455,32 @@ def _check_text(what: str, value: object) -> None:
         raise TypeError(f"a project's {what} must be a str, not {value!r}")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise TypeError or ValueError, which says why, unless a project may have this name."""
     _check_text("name", name)
     if not name:
         raise ValueError("a project's name must have at least one character")
     if not isinstance(model.parse_identifier(name), str):
         raise ValueError(f"the name {name!r} reads as a project's id and would address another project")
+
+
+def kind_for(name: str, kind: ProjectKind | str) -> ProjectKind:
+    """Return the kind of which a project of this name is made. Raises ValueError for an unknown one."""
+    return ProjectKind.STANDARD if name == model.PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
+
+
+def _batches(records: Iterable[Record]) -> Iterator[tuple[list[Record], int]]:
+    """Give records a few at a time, and the size of their texts in characters."""
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += len(record[1]) + len(record[2] or "") + _RECORD_SIZE
+        if len(batch) == _BATCH_RECORDS or size >= _BATCH_SIZE:
+            yield batch, size
+            batch, size = [], 0
+    if batch:
+        yield batch, size
 
 
 def is_url(name: str) -> bool:

@@ -69,7 +69,23 @@ def _database(session: Session) -> Database:
 
 def copy(session: Session, path: str, progress: Progress | None = None, *, overwrite: bool = False) -> None:
     """Copy the database of a session, as it is at this moment, to a file; see SQLiteStore.backup."""
-    source = _database(session).path
+    try:
+        with new_file(path, _database(session).path, overwrite=overwrite) as unfinished:
+            _copy(session, unfinished, progress)
+            mark_copy(unfinished)
+    except sqlite3.Error as error:
+        # SQLite does not say which of the two files it means.
+        if "is full" in str(error):
+            raise StoreFull(f"there is no room for {path}") from error
+        raise StoreUnavailable(f"cannot copy the database to {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def new_file(path: str, source: str, *, overwrite: bool) -> Iterator[str]:
+    """Give the path of an unfinished file; when the block ends, it is at its own path, and lasts.
+
+    Whoever cannot read the database source cannot read it. Raises FileExistsError; StoreError.
+    """
     if os.path.basename(path) in ("", os.curdir, os.pardir):
         raise StoreUnavailable(f"cannot copy the database to {path}: it is a folder; name a file")
     path = real_path(path)
@@ -79,17 +95,11 @@ def copy(session: Session, path: str, progress: Progress | None = None, *, overw
         raise StoreUnavailable(f"cannot copy the database to {path}: {reason}")
     try:
         with _unfinished_file(os.path.dirname(path), source) as unfinished:
-            _copy(session, unfinished, progress)
-            mark_copy(unfinished)
+            yield unfinished
             _publish(unfinished, path, overwrite=overwrite)
         sync_folder(os.path.dirname(path))
     except FileExistsError:
         raise
-    except sqlite3.Error as error:
-        # SQLite does not say which of the two files it means.
-        if "is full" in str(error):
-            raise StoreFull(f"there is no room for {path}") from error
-        raise StoreUnavailable(f"cannot copy the database to {path}: {error}") from error
     except OSError as error:
         reason = diagnosis(path) if not os.path.exists(path) else ""
         raise StoreUnavailable(f"cannot copy the database to {path}: {reason or error.strerror}") from error
@@ -205,7 +215,7 @@ def replace(source: Session, session: Session, progress: Progress | None = None)
             raise StoreUnavailable("a database in memory cannot hold this backup: its pages differ")
         source.execute(f"PRAGMA page_size = {page_size}")  # which a database with a log cannot change
         source.execute("VACUUM")
-    used = [_last_id(session)]
+    used = [last_id(session)]
     is_locked = False
 
     def tell(status: int, remaining: int, total: int) -> None:
@@ -220,7 +230,7 @@ def replace(source: Session, session: Session, progress: Progress | None = None)
                 mode = READ if database.is_concurrent else READ_UNCHANGING
                 reader = database.session(session.deadline, mode)
                 with closing(reader.connection):
-                    used.append(_last_id(reader))
+                    used.append(last_id(reader))
             source.execute(
                 "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'projects'", (max(used),)
             )
@@ -236,7 +246,7 @@ def replace(source: Session, session: Session, progress: Progress | None = None)
         session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _last_id(session: Session) -> int:
+def last_id(session: Session) -> int:
     """Return the largest id that was ever used."""
     row = session.execute("SELECT seq FROM sqlite_sequence WHERE name = 'projects'").fetchone()
     return row[0] if row else 0

@@ -6,16 +6,17 @@ import contextlib
 import datetime
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, StoreError
+from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, StoreError, StoreUnavailable
 from ...options import BUSY_TIMEOUT, MAX_CONNECTIONS
-from .. import OnChange, Store
+from .. import OnChange, Record, Store
 from ..pool import Loan, Pool, Session
 from . import schema as tables
-from .database import Database
+from .database import MORE_SECONDS, Database
 
 # For longer texts, LIKE can take so long, in quadratic time, that no timeout of the server's ends it.
 _MAX_LIKE_LENGTH = 255
@@ -25,6 +26,9 @@ _PROJECT = f"{_ROW}, kind, created_at AT TIME ZONE 'UTC', updated_at AT TIME ZON
 _HAS_TRIGGERS = (
     "EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = projects.tableoid AND NOT tgisinternal)"
 )
+_FETCHED = 100  # rows at a time, when all are read
+_COMMIT_SECONDS = 60.0  # that the end of a long transaction may take
+
 _COLUMNS = "name, name_hash, folded_name, kind, created_at, updated_at, description"
 
 # PostgreSQL's texts hold no NUL. No word of this code lies across two others, so that one text contains
@@ -62,7 +66,7 @@ class PostgresStore(Store):
         MAX_CONNECTIONS.check(max_connections)
         if schema is not None and ("\0" in schema or not 0 < len(schema.encode()) < 64):
             raise ValueError(f"schema must be a name of 1 to 63 bytes, not {schema!r}")
-        database = Database(url, busy_timeout)
+        self._database = database = Database(url, busy_timeout)
         # Nothing stays open: a process that only forks others would keep it for good.
         with contextlib.closing(Pool(database, 1, None)) as pool, Loan(pool, busy_timeout) as session:
             schema = tables.prepare(session, schema, database.location, read_only)
@@ -172,6 +176,95 @@ class PostgresStore(Store):
             with contextlib.suppress(StoreError, session.driver.error):
                 return self._select(session, row[0])
         return _parse_project(row)
+
+    # The end of what Store says about the hooks of bring_in. A transaction is one connection's, so that
+    # Session.execute, which tries again, on another one if need be, has no part in it.
+
+    def _within(self, session: Session, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        """Execute a statement of a transaction and return its cursor."""
+        session.connection.deadline = time.monotonic() + self._busy_timeout + MORE_SECONDS
+        return session.connection.execute(sql, parameters)
+
+    def _select_all(self, session: Session) -> Iterator[Project]:
+        self._within(session, "BEGIN READ ONLY")
+        self._within(session, f"DECLARE every CURSOR FOR SELECT {_PROJECT} FROM {self._table} ORDER BY id")
+        while rows := self._within(session, f"FETCH {_FETCHED} FROM every").fetchall():
+            yield from map(_parse_project, rows)
+        self._within(session, "COMMIT")
+
+    def _last_id(self, session: Session) -> int:
+        sequence = self._sequence(session, "USAGE, SELECT")
+        sql = f"SELECT greatest(pg_sequence_last_value($1::regclass), max(id), 0) FROM {self._table}"
+        (last_id,) = self._within(session, sql, (sequence,)).fetchone()
+        return int(last_id)
+
+    def _sequence(self, session: Session, privileges: str) -> str:
+        """Return the name of what gives ids. Raises StoreUnavailable without one of the privileges."""
+        sql = (
+            "SELECT it, current_user, has_sequence_privilege(it, $2) FROM pg_get_serial_sequence($1, 'id') it"
+        )
+        sequence, user, may = self._within(session, sql, (self._table, privileges)).fetchone()
+        if not may:
+            privilege = privileges.rpartition(" ")[2]
+            raise StoreUnavailable(
+                f"the user {user} of {self.location} cannot be sure that no id is given twice: have its"
+                f" owner GRANT {privilege} ON SEQUENCE {sequence} TO {user}, or give all projects new ids"
+            )
+        return str(sequence)
+
+    @contextlib.contextmanager
+    def _bringing_in(self, session: Session) -> Iterator[None]:
+        self._within(session, "BEGIN ISOLATION LEVEL READ COMMITTED")
+        self._within(session, f"LOCK TABLE {self._table} IN SHARE ROW EXCLUSIVE MODE")
+        yield
+        session.connection.deadline = time.monotonic() + _COMMIT_SECONDS
+        self._database.commit(session)
+
+    def _holds_projects(self, session: Session) -> bool:
+        sql = f"SELECT 1 FROM {self._table} WHERE id <> {DEFAULT_PROJECT_ID} LIMIT 1"
+        return self._within(session, sql).fetchone() is not None
+
+    def _reserve_ids(self, session: Session, last_id: int) -> None:
+        sequence = self._sequence(session, "UPDATE")
+        sql = "SELECT setval($1::regclass, greatest(nextval($1::regclass) - 1, $2))"
+        self._within(session, sql, (sequence, last_id))
+
+    def _find_descriptions(self, session: Session, names: Sequence[str]) -> Mapping[str, str | None]:
+        sql = f"SELECT {_ROW} FROM {self._table} WHERE name_hash = ANY($1)"
+        rows = self._within(session, sql, ([_hash(name) for name in names],)).fetchall()
+        return {name: description for _, name, description in map(_parse_row, rows)}
+
+    def _bring_in(self, session: Session, records: Sequence[Record], keeps_ids: bool, size: int) -> int:
+        session.connection.deadline = time.monotonic() + self._busy_timeout + MORE_SECONDS
+        columns = f"id, {_COLUMNS}" if keeps_ids else _COLUMNS
+        cursor = session.connection.cursor()
+        with cursor.copy(f"COPY {self._table} ({columns}) FROM STDIN") as copy:
+            for project_id, name, description, kind, *times in records:
+                texts = _encode(name), _hash(name), _encode(name.casefold()), kind
+                row = *texts, *times, description and _encode(description)
+                copy.write_row((project_id, *row) if keeps_ids else row)
+        count: int = cursor.rowcount
+        return count
+
+    def _set_descriptions(self, session: Session, records: Sequence[Record]) -> int:
+        sql = (
+            f"UPDATE {self._table} AS it SET description = new.description, updated_at = {tables.NOW}"
+            " FROM unnest($1::bytea[], $2::text[]) AS new (hash, description) WHERE it.name_hash = new.hash"
+        )
+        hashes = [_hash(record[1]) for record in records]
+        count: int = self._within(
+            session, sql, (hashes, [_encode(record[2] or "") for record in records])
+        ).rowcount
+        return count
+
+    def _replace_default(self, session: Session, records: Sequence[Record]) -> int:
+        ((_, _, description, _, *times),) = records
+        sql = (
+            f"UPDATE {self._table} SET description = $1, created_at = $2::timestamptz,"
+            f" updated_at = $3::timestamptz WHERE id = {DEFAULT_PROJECT_ID}"
+        )
+        count: int = self._within(session, sql, (description and _encode(description), *times)).rowcount
+        return count
 
     def _probe(self, session: Session) -> None:
         session.execute(f"SELECT 1 FROM {self._table} LIMIT 1")

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...model import ChangeForbidden, OutcomeUnknown, ProjectsError, StoreBusy, StoreFull, StoreUnavailable
 
-_MORE_SECONDS = 1.0  # for which the client waits longer than the server, which says why nothing came
+MORE_SECONDS = 1.0  # for which the client waits longer than the server, which says why nothing came
 _LOOK_SECONDS = 0.1  # how often a client that waits looks whether it has waited long enough
 _CROWDED_SECONDS = 0.05  # between two tries of a server that takes no more connections
 _LEAST_CONNECT_SECONDS = 2  # libpq waits no less
@@ -97,7 +97,7 @@ class Database:
         seconds = max(_LEAST_CONNECT_SECONDS, int((deadline - time.monotonic()) / self._host_count))
         connection = _connection_class().connect(**self._parameters, connect_timeout=seconds)
         try:
-            connection.deadline = deadline + _MORE_SECONDS
+            connection.deadline = deadline + MORE_SECONDS
             connection.execute(self._settings)
         except BaseException:
             connection.close()
@@ -108,18 +108,15 @@ class Database:
         """Renew a session whose server has said goodbye: that is all it says unasked."""
         if session.connection.selector.select(0):
             session.renew()
-        session.connection.deadline = session.deadline + _MORE_SECONDS
+        session.connection.deadline = session.deadline + MORE_SECONDS
 
     def may_retry(self, session: Any, sql: str, error: Any) -> bool:
         """Tell whether a statement has done nothing and may succeed now. Raises OutcomeUnknown."""
         if error.sqlstate in _CONFLICTS:
             return True
-        is_lost = session.connection.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+        is_lost = _is_lost(session, error)
         if is_lost and not sql.startswith("SELECT"):
-            raise OutcomeUnknown(
-                f"the connection to {self.location} was lost after a change was sent, which may or may not"
-                f" have been made: look before you try again ({_reason(error)})"
-            ) from error
+            raise self._unknown(error) from error
         # What is read-only now may have been the primary until now.
         is_worth_a_try = (is_lost or error.sqlstate == _READ_ONLY) and not session.is_renewed
         if is_worth_a_try and time.monotonic() < session.deadline:
@@ -127,6 +124,21 @@ class Database:
             self.check(session)
             return True
         return False
+
+    def commit(self, session: Any) -> None:
+        """End a transaction of several statements. Raises OutcomeUnknown if the answer is lost."""
+        try:
+            session.connection.execute("COMMIT")
+        except self.error as error:
+            if _is_lost(session, error):
+                raise self._unknown(error) from error
+            raise
+
+    def _unknown(self, error: Any) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"the connection to {self.location} was lost after a change was sent, which may or may not"
+            f" have been made: look before you try again ({_reason(error)})"
+        )
 
     def translated(self, error: Any) -> ProjectsError:
         """Return what an error of psycopg means."""
@@ -206,6 +218,10 @@ def _connection_class() -> Any:
             return self.cursor(binary=True).execute(query, params)
 
     return Connection
+
+
+def _is_lost(session: Any, error: Any) -> bool:
+    return session.connection.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
 
 
 def _reason(error: Any) -> str:

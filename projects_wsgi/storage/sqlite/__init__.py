@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, StoreReadOnly
 from ...options import BUSY_TIMEOUT, MAX_DATABASE_SIZE
-from .. import OnChange, Store, upkeep
+from .. import OnChange, Record, Store, upkeep
 from ..pool import Loan, Pool, Session
 from .database import MEMORY, Database, Memory
 from .file import File, real_path
@@ -19,6 +21,8 @@ _MAX_READERS = 10  # more would not be faster, and each holds three file descrip
 _MAX_SEARCHERS = 5
 _MAX_TRANSACTION_SECONDS = 60.0  # longer than any lasts on a disk that answers
 
+_BRING_IN_CACHE_KIB = 65_536  # while many projects come in, whose names are all over an index
+
 # For longer texts, instr() can take quadratic time, and Python's own search does not.
 _MAX_INSTR_LENGTH = 32
 
@@ -26,6 +30,10 @@ _SELECT_ROWS = "SELECT id, name, description FROM projects"
 _SELECT = "SELECT id, name, description, kind, created_at, updated_at FROM projects"
 _SELECT_ROW_BY_ID = f"{_SELECT_ROWS} WHERE id = ?"
 _SELECT_ROW_BY_NAME = f"{_SELECT_ROWS} WHERE name = ?"
+_BRING_IN = (
+    "INSERT INTO projects (id, name, folded_name, kind, created_at, updated_at, description)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 _INSERT = (
     "INSERT INTO projects (name, folded_name, kind, created_at, updated_at, description)"
     " VALUES (?, ?, ?, ?, ?, ?)"
@@ -169,10 +177,7 @@ class SQLiteStore(Store):
 
     def _select(self, session: Session, key: int | str) -> Project | None:
         row = session.execute(f"{_SELECT} WHERE {_column(key)} = ?", (key,)).fetchone()
-        if row is None:
-            return None
-        project_id, name, description, kind, *times = row
-        return Project(project_id, name, description, ProjectKind(kind), *map(_parse_time, times))
+        return row and _parse_project(row)
 
     def _insert(
         self, session: Session, name: str, folded: str, kind: ProjectKind, description: str | None
@@ -199,6 +204,61 @@ class SQLiteStore(Store):
         is_removed = session.execute("DELETE FROM projects WHERE id = ?", (project.id,)).rowcount
         return project if is_removed else None
 
+    def _select_all(self, session: Session) -> Iterator[Project]:
+        # One statement sees the database as of one moment.
+        with contextlib.closing(session.execute(f"{_SELECT} ORDER BY id")) as rows:
+            yield from map(_parse_project, rows)
+
+    def _last_id(self, session: Session) -> int:
+        return upkeep.last_id(session)
+
+    @contextlib.contextmanager
+    def _bringing_in(self, session: Session) -> Iterator[None]:
+        (cache_size,) = session.execute("PRAGMA cache_size").fetchone()
+        session.execute(f"PRAGMA cache_size = -{_BRING_IN_CACHE_KIB}")
+        try:
+            self._begin(session, 0)
+            yield
+            session.deadline = time.monotonic() + self._busy_timeout
+            self._commit(session)
+        finally:
+            session.execute(f"PRAGMA cache_size = {cache_size}")
+
+    def _holds_projects(self, session: Session) -> bool:
+        sql = "SELECT 1 FROM projects WHERE id <> ? LIMIT 1"
+        return session.execute(sql, (DEFAULT_PROJECT_ID,)).fetchone() is not None
+
+    def _reserve_ids(self, session: Session, last_id: int) -> None:
+        session.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'projects'", (last_id,))
+
+    def _find_descriptions(self, session: Session, names: Sequence[str]) -> Mapping[str, str | None]:
+        places = ", ".join("?" * len(names))
+        return dict(
+            session.execute(f"SELECT name, description FROM projects WHERE name IN ({places})", names)
+        )
+
+    def _bring_in(self, session: Session, records: Sequence[Record], keeps_ids: bool, size: int) -> int:
+        self._database.check_room(session, size)
+        rows = [
+            (number if keeps_ids else None, name, name.casefold(), kind, created_at, updated_at, description)
+            for number, name, description, kind, created_at, updated_at in records
+        ]
+        count: int = session.connection.executemany(_BRING_IN, rows).rowcount
+        return count
+
+    def _set_descriptions(self, session: Session, records: Sequence[Record]) -> int:
+        self._database.check_room(session, sum(len(record[2] or "") for record in records))
+        sql = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE name = ?"
+        rows = [(description, name) for _, name, description, *_ in records]
+        count: int = session.connection.executemany(sql, rows).rowcount
+        return count
+
+    def _replace_default(self, session: Session, records: Sequence[Record]) -> int:
+        ((_, _, description, _, *times),) = records
+        sql = "UPDATE projects SET description = ?, created_at = ?, updated_at = ? WHERE id = ?"
+        count: int = session.execute(sql, (description, *times, DEFAULT_PROJECT_ID)).rowcount
+        return count
+
     def _begin(self, session: Session, growth: int | None) -> None:
         self._database.begin(session, growth)
 
@@ -212,6 +272,11 @@ class SQLiteStore(Store):
 
 def _column(key: int | str) -> str:
     return "name" if isinstance(key, str) else "id"
+
+
+def _parse_project(row: Any) -> Project:
+    project_id, name, description, kind, *times = row
+    return Project(project_id, name, description, ProjectKind(kind), *map(_parse_time, times))
 
 
 def _parse_time(text: str) -> datetime.datetime:

@@ -125,6 +125,11 @@ class File(Database):
         self._check_room(session, growth)
         session.execute("BEGIN IMMEDIATE")
 
+    def check_room(self, session: Session, growth: int) -> None:
+        # What the log holds already will go into the file.
+        self._log_size = size_of(self._encoded_paths[1])
+        self._check_room(session, growth)
+
     def commit(self, session: Session) -> None:
         session.execute("COMMIT")
         self._log_size = size_of(self._encoded_paths[1])

@@ -1,0 +1,116 @@
+"""Reads the projects in any SQLite file that holds some, a Phoenix's too, and leaves it as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from ...model import DEFAULT_PROJECT_ID, PLAYGROUND_PROJECT_NAME, ProjectKind, StoreUnavailable
+from ...options import BUSY_TIMEOUT
+from ..pool import Session
+from .database import READ, READ_UNCHANGING, Database
+from .file import misfit, real_path
+from .log import size_of
+
+HEADER = b"SQLite format 3\0"  # with which every such file begins
+
+_HEADER_SIZE = 100
+_LOG_MODE = b"\2\2"  # at 18 in the header (sqlite.org/fileformat2.html, 1.3)
+
+# (id, name, description, kind, created_at, updated_at), of whatever types the file holds.
+ForeignRow = tuple[Any, Any, Any, Any, Any, Any]
+
+
+@contextlib.contextmanager
+def read_file(path: str) -> Iterator[tuple[int, Iterator[ForeignRow]]]:
+    """Give the largest id that a file has ever given, and its projects in order of id. Raises StoreError."""
+    path = real_path(path)
+    if reason := misfit(path):
+        raise StoreUnavailable(f"cannot use the database {path}: {reason}")
+    database = Database(path)
+    try:
+        with _opened(path) as session:
+            # What is no UTF-8 is found when it is looked at.
+            session.connection.text_factory = functools.partial(
+                str, encoding="utf-8", errors="surrogateescape"
+            )
+            session.execute("BEGIN")
+            yield _last_id(session), _select(session, path)
+    except sqlite3.Error as error:
+        raise database.translated(error) from error
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Session]:
+    """Give a session that only reads a file, and leaves nothing beside it."""
+    deadline = time.monotonic() + BUSY_TIMEOUT.default
+    with open(path, "rb") as file:
+        uses_log = file.read(_HEADER_SIZE)[18:20] == _LOG_MODE
+    mode = READ
+    with contextlib.ExitStack() as stack:
+        if uses_log and not (os.path.exists(f"{path}-wal") and os.path.exists(f"{path}-shm")):
+            # SQLite would make both.
+            mode = READ_UNCHANGING
+            if size_of(f"{path}-wal"):
+                # Nobody has it open, and to read its log means to write beside it.
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                for suffix in ("", "-wal"):
+                    shutil.copyfile(f"{path}{suffix}", os.path.join(folder, f"copy{suffix}"))
+                path, mode = os.path.join(folder, "copy"), READ
+        before = _appearance(path)
+        session = Database(path).session(deadline, mode)
+        stack.enter_context(closing(session.connection))
+        yield session
+        if mode == READ_UNCHANGING and _appearance(path) != before:
+            raise StoreUnavailable(f"others have begun to change the database {path}; try again")
+
+
+def _appearance(path: str) -> object:
+    """Return what changes when others begin to write to a file."""
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, os.path.exists(f"{path}-wal")
+
+
+def _last_id(session: Session) -> int:
+    if _columns(session, "sqlite_sequence"):
+        row = session.execute("SELECT seq FROM sqlite_sequence WHERE name = 'projects'").fetchone()
+        if row and isinstance(row[0], int):
+            return row[0]
+    return 0
+
+
+def _select(session: Session, path: str) -> Iterator[ForeignRow]:
+    columns = _columns(session, "projects")
+    if not columns >= {"id", "name"}:
+        raise StoreUnavailable(f"the database {path} holds no projects, neither Phoenix's nor ours")
+    parts = [name if name in columns else "NULL" for name in ("description", "created_at", "updated_at")]
+    parts.insert(1, "kind" if "kind" in columns else _kind(session))
+    with closing(session.execute(f"SELECT id, name, {', '.join(parts)} FROM projects ORDER BY id")) as rows:
+        yield from rows
+
+
+def _kind(session: Session) -> str:
+    """Return an expression for a project's kind, which Phoenix tells from what refers to it."""
+    cases = [f"WHEN name = '{PLAYGROUND_PROJECT_NAME}' OR id = {DEFAULT_PROJECT_ID} THEN 'standard'"]
+    for table, column, own, kind in (
+        ("experiments", "project_name", "name", ProjectKind.EXPERIMENT),
+        ("dataset_evaluators", "project_id", "id", ProjectKind.DATASET_EVALUATOR),
+    ):
+        if column in _columns(session, table):
+            cases.append(f"WHEN {own} IN (SELECT {column} FROM {table}) THEN '{kind.value}'")
+    return f"CASE {' '.join(cases)} ELSE 'standard' END"
+
+
+def _columns(session: Session, table: str) -> set[str]:
+    """Return the names of a table's columns, none if there is no such table."""
+    if not session.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+        return set()
+    return {column[0] for column in session.execute(f"SELECT * FROM {table} LIMIT 0").description}

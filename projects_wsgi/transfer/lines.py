@@ -1,0 +1,99 @@
+"""JSON lines: one project a line."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from ..model import Project, ProjectKind, parse_global_id
+
+MAX_LINE = 67_108_864  # bytes
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
+
+
+def render_line(project: Project) -> bytes:
+    """Return a project as a line."""
+    document = {
+        "id": project.global_id,
+        "name": project.name,
+        "description": project.description,
+        "kind": project.kind.value,
+        "created_at": _render_time(project.created_at),
+        "updated_at": _render_time(project.updated_at),
+    }
+    return f"{_encode(document)}\n".encode()
+
+
+def read_lines(file: BinaryIO) -> Iterator[tuple[int, Project | str]]:
+    """Give the projects of lines with the numbers of these; in the place of one that is none, say why."""
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            yield number, f"it is longer than {MAX_LINE:,} bytes"
+            while line and not line.endswith(b"\n"):
+                line = file.readline(MAX_LINE)
+        elif not line.isspace():
+            yield number, _parse_line(line)
+
+
+def _parse_line(line: bytes) -> Project | str:
+    try:
+        document = _decode(line.decode("utf-8-sig").strip())
+    except (ValueError, RecursionError):
+        return "it is no JSON"
+    if not isinstance(document, dict):
+        return "it is no JSON object"
+    return parse_document(document)
+
+
+def parse_document(document: dict[str, Any]) -> Project | str:
+    """Return the project of an object; if it can be none, say why. All but id and name may be missing.
+
+    Types are not checked, but for id and times.
+    """
+    try:
+        return Project(
+            _parse_id(document.get("id")),
+            document.get("name"),  # type: ignore[arg-type]
+            document.get("description"),
+            document.get("kind", ProjectKind.STANDARD),
+            parse_time(document.get("created_at")),
+            parse_time(document.get("updated_at")),
+        )
+    except ValueError as error:
+        return str(error)
+
+
+def _parse_id(text: object) -> int:
+    if isinstance(text, str):
+        try:
+            type_name, number = parse_global_id(text)
+        except ValueError:
+            type_name, number = "", 0
+        if type_name == "Project":
+            return number
+    raise ValueError(f"{text!r} is the id of no project")
+
+
+def parse_time(text: object) -> datetime.datetime:
+    """Return a time in ISO 8601, in UTC if it names no zone; None is now."""
+    if text is None:
+        return datetime.datetime.now(datetime.timezone.utc)
+    if isinstance(text, str):
+        try:
+            # Python 3.10 and earlier know no Z.
+            time = datetime.datetime.fromisoformat(text[:-1] if text.endswith("Z") else text)
+        except ValueError:
+            pass
+        else:
+            return time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)
+    raise ValueError(f"{text!r} is no time such as 2026-01-31T23:59:59.999Z")
+
+
+def _render_time(time: datetime.datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

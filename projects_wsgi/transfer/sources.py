@@ -1,0 +1,76 @@
+"""What projects are imported from: JSON lines, a database, a server."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Callable, NamedTuple
+
+from ..model import Project, SourceUnavailable
+from ..storage import is_url, open_store
+from ..storage.sqlite import foreign
+from . import remote
+from .lines import parse_time, read_lines
+
+STANDARD_INPUT = "-"
+
+# A project and its number, or in its place why it cannot be one.
+Numbered = Iterable["tuple[int, Project | str]"]
+
+
+class Source(NamedTuple):
+    """Where projects come from. noun: what their numbers count. last_id: returns the largest id it ever gave.
+
+    Where that is not known, the largest of those that come will do.
+    """
+
+    noun: str
+    numbered: Numbered
+    last_id: Callable[[], int] = lambda: 0
+
+
+@contextlib.contextmanager
+def open_source(name: str, key: str | None = None) -> Iterator[Source]:
+    """Open what a name means: an http(s):// or postgresql:// URL, a file of SQLite's or of lines, or "-".
+
+    key: for a server. Raises SourceUnavailable or StoreError, as does reading it.
+    """
+    if name.startswith(("http://", "https://")):
+        yield Source("project", remote.read_server(name, key))
+    elif is_url(name):
+        try:
+            store = open_store(name, read_only=True)
+        except ValueError as error:
+            raise SourceUnavailable(f"{error}") from None
+        with contextlib.closing(store):
+            yield Source("project", ((it.id, it) for it in store.read_all()), store.last_id)
+    elif name == STANDARD_INPUT:
+        yield Source("line", _read(sys.stdin.buffer, "the standard input"))
+    else:
+        try:
+            file = open(name, "rb")  # noqa: SIM115
+            is_database = file.peek(len(foreign.HEADER)).startswith(foreign.HEADER)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise SourceUnavailable(f"cannot read {name}: {getattr(error, 'strerror', error)}") from None
+        with file:
+            if not is_database:
+                yield Source("line", _read(file, name))
+                return
+        with foreign.read_file(name) as (last_id, rows):
+            yield Source("project", map(_parse_row, rows), lambda: last_id)
+
+
+def _read(file: BinaryIO, name: str) -> Iterator[tuple[int, Project | str]]:
+    try:
+        yield from read_lines(file)
+    except OSError as error:
+        raise SourceUnavailable(f"cannot read {name}: {error.strerror}") from None
+
+
+def _parse_row(row: foreign.ForeignRow) -> tuple[int, Project | str]:
+    project_id, name, description, kind, *times = row
+    try:
+        return project_id, Project(project_id, name, description, kind, *map(parse_time, times))
+    except ValueError as error:
+        return project_id, str(error)
