@@ -264,7 +264,8 @@ class Store(ABC):
             if keeps_ids and not dry_run:
                 self._reserve_ids(session, last_id())
             for batch, size in _batches(records):
-                descriptions = self._find_descriptions(session, [record[1] for record in batch])
+                names = [model.DEFAULT_PROJECT_NAME] if is_fresh else [record[1] for record in batch]
+                descriptions = self._find_descriptions(session, names)
                 new = [record for record in batch if record[1] not in descriptions]
                 known = [record for record in batch if record[1] in descriptions]
                 changed = []

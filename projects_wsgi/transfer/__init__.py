@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import BinaryIO, Callable, NamedTuple, Optional
 
@@ -20,7 +18,7 @@ from ..model import (
 )
 from ..storage import CONFLICT_RULES, Record, Store, check_name, kind_for
 from .lines import render_line
-from .sources import Source
+from .sources import Source, to_record
 from .sources import open_source as open_source  # a part of what this package offers
 
 # Told now and then how many projects are done, and how many there are; None: nobody knows yet.
@@ -85,8 +83,9 @@ def import_projects(
     """
     if on_conflict not in CONFLICT_RULES:
         raise ValueError(f"on_conflict must be one of {', '.join(CONFLICT_RULES)}, not {on_conflict!r}")
-    source = projects if isinstance(projects, Source) else Source("project", enumerate(projects, 1))
-    with Stage(source, new_ids=new_ids) as stage:
+    if not isinstance(projects, Source):
+        projects = Source("project", enumerate(map(to_record, projects), 1))
+    with Stage(projects, new_ids=new_ids) as stage:
         stage.fill(skip_invalid=skip_invalid, progress=progress)
         return stage.bring_into(store, on_conflict=on_conflict, dry_run=dry_run, progress=progress)
 
@@ -102,7 +101,7 @@ class Stage:
 
     def __enter__(self) -> Stage:
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("PRAGMA journal_mode = MEMORY")
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._connection.execute(
             f"CREATE TABLE staged (id INTEGER {'' if self._new_ids else 'PRIMARY KEY'}, name TEXT UNIQUE,"
@@ -116,8 +115,8 @@ class Stage:
 
     def fill(self, *, skip_invalid: bool, progress: Progress) -> None:
         """Read the source to its end; see import_projects."""
-        for count, (number, project) in enumerate(self._source.numbered, 1):
-            reason = project if isinstance(project, str) else self._add(project)
+        for count, (number, record) in enumerate(self._source.numbered, 1):
+            reason = record if isinstance(record, str) else self._add(record)
             if reason is not None:
                 self._invalid += 1
                 if self._invalid <= _MAX_REASONS:
@@ -130,19 +129,20 @@ class Stage:
     def bring_into(self, store: Store, *, on_conflict: str, dry_run: bool, progress: Progress) -> Report:
         """Bring what was read into a store; see import_projects."""
         count, largest_id = self._connection.execute("SELECT count(*), max(id) FROM staged").fetchone()
-        made, updated, skipped, kept_ids = store.bring_in(
-            self._records(),
-            lambda: max(largest_id or 0, self._source.last_id()),
-            on_conflict=on_conflict,
-            new_ids=self._new_ids,
-            dry_run=dry_run,
-            progress=lambda done: progress(done, count),
-        )
+        with closing(self._records()) as records:
+            made, updated, skipped, kept_ids = store.bring_in(
+                records,
+                lambda: max(largest_id or 0, self._source.last_id()),
+                on_conflict=on_conflict,
+                new_ids=self._new_ids,
+                dry_run=dry_run,
+                progress=lambda done: progress(done, count),
+            )
         return Report(made, updated, skipped, self._invalid, kept_ids, self._reasons)
 
-    def _add(self, project: Project) -> str | None:
+    def _add(self, record: Record) -> str | None:
         """Take a project in; if it cannot be kept here, say why."""
-        project_id, name, description, kind, created_at, updated_at = project
+        project_id, name, description, kind, created_at, updated_at = record
         try:
             check_name(name)
             if description is not None and not isinstance(description, str):
@@ -154,9 +154,11 @@ class Stage:
                     f"the default project's name is {DEFAULT_PROJECT_NAME!r} and its id {DEFAULT_PROJECT_ID}"
                     " here; new ids would do"
                 )
-            times = _render_time(created_at), _render_time(updated_at)
-            record = project_id, name, description, kind_for(name, kind).value, *times
-            self._connection.execute("INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?)", record)
+            kind = kind_for(name, kind).value
+            self._connection.execute(
+                "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?)",
+                (project_id, name, description, kind, created_at, updated_at),
+            )
         except UnicodeEncodeError:
             return "half of a surrogate pair is no character"
         except (TypeError, ValueError) as error:
@@ -167,7 +169,7 @@ class Stage:
             raise _translated(error) from error
         return None
 
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Generator[Record, None, None]:
         """Give the projects in order of id."""
         try:
             with closing(self._connection.execute("SELECT * FROM staged ORDER BY id, rowid")) as rows:
@@ -180,10 +182,3 @@ def _translated(error: sqlite3.Error) -> StoreError:
     if "is full" in str(error):
         return StoreFull("there is no room for a temporary file; TMPDIR says where it is made")
     return StoreUnavailable(f"cannot use a temporary file: {error}")
-
-
-def _render_time(time: datetime.datetime) -> str:
-    if time.tzinfo is not datetime.timezone.utc:
-        with contextlib.suppress(OverflowError):  # in the first year or the last: as it is
-            time = time.astimezone(datetime.timezone.utc)
-    return f"{time.isoformat(timespec='milliseconds')[:23]}Z"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import datetime
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ..model import Project, ProjectKind, parse_global_id
+from ..storage import Record
 
 MAX_LINE = 67_108_864  # bytes
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_is_rendered = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z").fullmatch
 _decode = json.JSONDecoder().decode
 
 
@@ -22,17 +27,19 @@ def render_line(project: Project) -> bytes:
         "name": project.name,
         "description": project.description,
         "kind": project.kind.value,
-        "created_at": _render_time(project.created_at),
-        "updated_at": _render_time(project.updated_at),
+        "created_at": render_time(project.created_at),
+        "updated_at": render_time(project.updated_at),
     }
     return f"{_encode(document)}\n".encode()
 
 
-def read_lines(file: BinaryIO) -> Iterator[tuple[int, Project | str]]:
+def read_lines(file: BinaryIO) -> Iterator[tuple[int, Record | str]]:
     """Give the projects of lines with the numbers of these; in the place of one that is none, say why."""
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if len(line) > MAX_LINE:
             yield number, f"it is longer than {MAX_LINE:,} bytes"
             while line and not line.endswith(b"\n"):
@@ -41,9 +48,9 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, Project | str]]:
             yield number, _parse_line(line)
 
 
-def _parse_line(line: bytes) -> Project | str:
+def _parse_line(line: bytes) -> Record | str:
     try:
-        document = _decode(line.decode("utf-8-sig").strip())
+        document = _decode(line.decode())
     except (ValueError, RecursionError):
         return "it is no JSON"
     if not isinstance(document, dict):
@@ -51,17 +58,17 @@ def _parse_line(line: bytes) -> Project | str:
     return parse_document(document)
 
 
-def parse_document(document: dict[str, Any]) -> Project | str:
+def parse_document(document: dict[str, Any]) -> Record | str:
     """Return the project of an object; if it can be none, say why. All but id and name may be missing.
 
-    Types are not checked, but for id and times.
+    Only its id and its times are checked.
     """
     try:
-        return Project(
+        return (
             _parse_id(document.get("id")),
-            document.get("name"),  # type: ignore[arg-type]
+            document.get("name"),  # type: ignore[return-value]
             document.get("description"),
-            document.get("kind", ProjectKind.STANDARD),
+            document.get("kind", ProjectKind.STANDARD.value),
             parse_time(document.get("created_at")),
             parse_time(document.get("updated_at")),
         )
@@ -80,20 +87,21 @@ def _parse_id(text: object) -> int:
     raise ValueError(f"{text!r} is the id of no project")
 
 
-def parse_time(text: object) -> datetime.datetime:
-    """Return a time in ISO 8601, in UTC if it names no zone; None is now."""
+def parse_time(text: object) -> str:
+    """Return a time in ISO 8601, in UTC if it names no zone, as a record has it; None is now."""
     if text is None:
-        return datetime.datetime.now(datetime.timezone.utc)
+        return render_time(datetime.datetime.now(datetime.timezone.utc))
     if isinstance(text, str):
-        try:
+        with contextlib.suppress(ValueError):
             # Python 3.10 and earlier know no Z.
             time = datetime.datetime.fromisoformat(text[:-1] if text.endswith("Z") else text)
-        except ValueError:
-            pass
-        else:
-            return time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)
+            return text if _is_rendered(text) else render_time(time)
     raise ValueError(f"{text!r} is no time such as 2026-01-31T23:59:59.999Z")
 
 
-def _render_time(time: datetime.datetime) -> str:
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def render_time(time: datetime.datetime) -> str:
+    """Return a time, in UTC if it has no zone, as lines and records have it."""
+    if time.tzinfo not in (None, datetime.timezone.utc):
+        with contextlib.suppress(OverflowError):  # in the first year or the last: as it is
+            time = time.astimezone(datetime.timezone.utc)
+    return f"{time.isoformat(timespec='milliseconds')[:23]}Z"

@@ -13,7 +13,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 
-from ..model import Project, ProjectKind, SourceUnavailable
+from ..model import ProjectKind, SourceUnavailable
+from ..storage import Record
 from .lines import parse_document
 
 _PAGE = 1_000  # projects
@@ -32,24 +33,24 @@ _EXPERIMENTS = "include_experiment_projects"
 _EVALUATORS = "include_dataset_evaluator_projects"
 
 
-def read_server(url: str, key: str | None) -> Iterator[tuple[int, Project | str]]:
+def read_server(url: str, key: str | None) -> Iterator[tuple[int, Record | str]]:
     """Give the projects of a server and their ids, which does not tell their times. Raises SourceUnavailable.
 
     Each is of the kind by which it was found first, which holds even if the list changes meanwhile: what
     was deleted cannot be found later, and what was made has a larger id than was the largest at first.
     """
     server = _Server(url, key)
-    newest = next(server.list_projects(1, {_EXPERIMENTS: "true", _EVALUATORS: "true"}), None)
+    (newest_id, *_) = next(server.list_records(1, {_EXPERIMENTS: "true", _EVALUATORS: "true"}), (0,))
     found: set[int] = set()
     for kind, parameters in (
         (ProjectKind.STANDARD, {}),
         (ProjectKind.EXPERIMENT, {_EXPERIMENTS: "true"}),
         (ProjectKind.DATASET_EVALUATOR, {_EVALUATORS: "true"}),
     ):
-        for project in server.list_projects(_PAGE, parameters):
-            if newest and project.id <= newest.id and project.id not in found:
-                found.add(project.id)
-                yield project.id, project._replace(kind=kind)
+        for project_id, name, description, *_, now in server.list_records(_PAGE, parameters):
+            if project_id <= newest_id and project_id not in found:
+                found.add(project_id)
+                yield project_id, (project_id, name, description, kind.value, now, now)
 
 
 class _Server:
@@ -78,7 +79,7 @@ class _Server:
             self._headers["Authorization"] = f"Bearer {key}"
         self._opener = urllib.request.build_opener(_NoRedirects)
 
-    def list_projects(self, limit: int, parameters: dict[str, str]) -> Iterator[Project]:
+    def list_records(self, limit: int, parameters: dict[str, str]) -> Iterator[Record]:
         """Give the listed projects, page by page."""
         last_id = cursor = None
         while True:
@@ -87,15 +88,15 @@ class _Server:
             if not isinstance(documents, list):
                 raise self._error("does not answer as a Phoenix does: there is no list of projects")
             for document in documents:
-                project = parse_document(document) if isinstance(document, dict) else "no object"
-                if isinstance(project, str):
-                    raise self._error(f"does not list projects as a Phoenix does: {project[:300]}")
-                if last_id is not None and project.id >= last_id:
+                record = parse_document(document) if isinstance(document, dict) else "no object"
+                if isinstance(record, str):
+                    raise self._error(f"does not list projects as a Phoenix does: {record[:300]}")
+                if last_id is not None and record[0] >= last_id:
                     raise self._error(
-                        f"lists project {project.id} after project {last_id}: its list would not end"
+                        f"lists project {record[0]} after project {last_id}: its list would not end"
                     )
-                last_id = project.id
-                yield project
+                last_id = record[0]
+                yield record
             cursor = page.get("next_cursor")
             if not cursor:
                 return
