@@ -129,5 +129,5 @@ def make_app(
         read_only=read_only,
         authenticate=authenticate,
         needs_key=needs_key,
-        origins=None if allowed_origins is None else Origins(allowed_origins, VERSION_HEADER),
+        origins=Origins(allowed_origins, VERSION_HEADER) if allowed_origins else None,
     )

@@ -68,9 +68,9 @@ class Option(NamedTuple):
 
     def _accepts(self, value: Any) -> bool:
         if self.kind is tuple:
-            # A text is a collection of texts as well.
-            are_texts = isinstance(value, Collection) and not isinstance(value, str)
-            return are_texts and all(re.fullmatch(self.pattern, text) for text in value)
+            if isinstance(value, str) or not isinstance(value, Collection):
+                return False
+            return all(isinstance(text, str) and re.fullmatch(self.pattern, text) for text in value)
         # A bool is an int in Python. NaN fails every comparison.
         if isinstance(value, bool) or not isinstance(value, (int, float if self.kind is float else int)):
             return False
