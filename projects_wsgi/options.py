@@ -156,7 +156,7 @@ ALLOWED_HOSTS = Option(
     "allowed_hosts",
     tuple,
     None,
-    "the names by which clients may call it, besides those that nobody else can own",
+    "host names to be served under, besides addresses, localhost and names without a dot",
     "NAME,...",
     pattern=r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?",
     meaning="the names of hosts, like phoenix.example",
