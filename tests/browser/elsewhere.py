@@ -49,7 +49,7 @@ def serving_page(scripts: Mapping[str, bytes] = {}) -> Iterator[int]:
 
 
 class Target:
-    """A server of projects. url: its own. requests: method, path and type of what came. changes: what it did."""
+    """A server of projects. url: its own. requests: method, path, type of what came. changes: what it did."""
 
     def __init__(self, port: int = 0, **options: Any) -> None:
         self.requests: list[tuple[str, str, str]] = []
