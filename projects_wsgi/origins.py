@@ -37,11 +37,10 @@ class Origins:
 
     def is_preflight(self, environ: Environ) -> bool:
         """Tell whether a browser asks what a page of an allowed origin may send."""
-        origin = environ.get("HTTP_ORIGIN")
         return (
             environ["REQUEST_METHOD"] == "OPTIONS"
             and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
-            and (origin in self._allowed or (ANY in self._allowed and origin is not None))
+            and (ANY in self._allowed or environ.get("HTTP_ORIGIN") in self._allowed)
         )
 
 
