@@ -20,13 +20,13 @@ from .origins import ANY
 from .server import Server
 from .sockets import allow_many_connections, hold_port
 from .storage import is_url, open_store, upkeep
-from .storage.sqlite.database import MEMORY
 from .workers import CAN_SHARE_A_PORT, Worker, start_workers
 
 if TYPE_CHECKING:
     from . import transfer
 
 PROGRAM = "projects-wsgi"
+MEMORY = ":memory:"  # as a database
 KEYS_FILE = "projects.keys"  # what the keys commands take by default
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"  # named as in Phoenix
 API_KEY_VARIABLE = "PHOENIX_API_KEY"  # likewise
@@ -51,7 +51,7 @@ def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **o
         return 0
     if not CAN_SHARE_A_PORT:
         raise CommandError(f"--workers {workers}: more than one is possible on Linux only")
-    if database == ":memory:":
+    if database == MEMORY:
         raise CommandError(
             f"--workers {workers}: each would have projects of its own in :memory:; give a file"
         )
@@ -166,7 +166,7 @@ def warn(text: str) -> None:
 
 def _unused_keys(database: str) -> list[str]:
     """Return the keys files that the keys commands make by default, in this folder or beside the database."""
-    folder = "" if database == ":memory:" else os.path.dirname(database)
+    folder = "" if database == MEMORY else os.path.dirname(database)
     paths = (KEYS_FILE, os.path.join(folder, KEYS_FILE))
     return sorted({os.path.abspath(path) for path in paths if os.path.exists(path)})
 
@@ -244,6 +244,8 @@ def import_(
     from . import transfer
 
     began = time.monotonic()
+    if database == MEMORY:
+        raise CommandError("what is imported into :memory: would be gone at once; give --db")
     if dry_run and not is_url(database) and not os.path.exists(database):
         database = MEMORY  # which holds what a new file would
     draw = _draw_transfer if sys.stderr.isatty() else lambda done, total: None

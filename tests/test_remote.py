@@ -160,7 +160,7 @@ def test_a_list_that_changes_meanwhile_gives_what_was_there_and_no_wrong_kind(
             assert [it.id for it in gone] == [2, 3, 4]
             phoenix.projects += [Held(8, "late"), Held(9, "Experiment-3", "experiment"), Held(10, "mine")]
 
-    phoenix.before = change  # type: ignore[assignment]
+    phoenix.before = change
     brought = brought_from(phoenix.url)
     later = 10 if moment == 1 else 7
     assert {1, 5, 7} <= {it[0] for it in brought} <= {1, 2, 3, 4, 5, 7, *range(8, later + 1)}
@@ -291,7 +291,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     phoenix: Phoenix, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
-    files = ("-keyout", tmp_path / "server.key", "-out", tmp_path / "server.crt")
+    files = ("-keyout", f"{tmp_path}/server.key", "-out", f"{tmp_path}/server.crt")
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *files]
     subprocess.run(command, check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
