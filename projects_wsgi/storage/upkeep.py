@@ -101,7 +101,8 @@ def new_file(path: str, source: str, *, overwrite: bool) -> Iterator[str]:
     except FileExistsError:
         raise
     except OSError as error:
-        reason = diagnosis(path) if not os.path.exists(path) else ""
+        is_missing = isinstance(error, (FileNotFoundError, PermissionError)) and not os.path.exists(path)
+        reason = diagnosis(path) if is_missing else ""
         raise StoreUnavailable(f"cannot copy the database to {path}: {reason or error.strerror}") from error
 
 

@@ -11,11 +11,13 @@ from typing import Any, Callable
 
 import pytest
 
-from projects_wsgi import make_app
+from projects_wsgi import OutcomeUnknown, StoreUnavailable, make_app, transfer
 from projects_wsgi.storage import open_store
 
 from ..support.cluster import Cluster
 from ..support.process import running_server
+from ..test_transfer import project
+from .proxy import running_proxy
 from .test_postgres import disconnect
 from .worker import sending_to_server
 from .writers import Writer, end, verify
@@ -73,3 +75,30 @@ def test_idle_connections_that_are_lost_cost_no_failed_call(
         lose(cluster, admin)
         assert store.create("second").name == "second"
         assert [row[1] for row in store.list_rows(name_contains="agent")] == ["agent"]
+
+
+def test_an_import_whose_connection_is_lost_brings_in_nothing_and_one_whose_answer_is_lost_is_unknown(
+    cluster: Cluster, url: str, admin: Any
+) -> None:
+    projects = [project(it, str(it)) for it in range(2, 3_002)]
+
+    def lose(done: int, total: int | None) -> None:
+        if done == 1_800 and total is not None:
+            disconnect(admin)
+
+    with running_proxy(cluster.port) as proxy:
+        proxied = url.replace(str(cluster.port), str(proxy.port))
+        with closing(open_store(proxied)) as store, closing(open_store(url)) as witness:
+            with pytest.raises(StoreUnavailable) as caught:
+                transfer.import_projects(store, projects, progress=lose)
+            assert not isinstance(caught.value, OutcomeUnknown)
+            assert len(list(witness.read_all())) == 1
+
+            def cut(done: int, total: int | None) -> None:
+                proxy.must_cut = done == total == len(projects)
+
+            with pytest.raises(OutcomeUnknown, match="may or may not have been made"):
+                transfer.import_projects(store, projects, progress=cut)
+            assert len(list(witness.read_all())) in (1, len(projects) + 1)
+            transfer.import_projects(store, projects, on_conflict="skip")
+            assert len(list(store.read_all())) == len(projects) + 1

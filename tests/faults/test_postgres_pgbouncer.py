@@ -11,13 +11,14 @@ import psycopg
 import pytest
 import webtest
 
-from projects_wsgi import make_app
+from projects_wsgi import make_app, transfer
 from projects_wsgi.storage import open_store
 
 from ..support.cluster import Cluster
 from ..support.differences import judge
 from ..support.pgbouncer import SIZE, running_pgbouncer
 from ..support.replay import RECORDED, read_steps, send_to_app
+from ..test_transfer import project
 from .conftest import ROLE
 from .test_concurrency import verify, work
 
@@ -67,3 +68,12 @@ def test_who_only_reads_leaves_those_who_write_alone(pooled_url: str) -> None:
         for number in range(10):
             store.create(str(number))
             assert reader.get(str(number)).name == str(number)
+
+
+@pytest.mark.usefixtures("others")
+def test_projects_move_in_and_out(pooled_url: str) -> None:
+    projects = [project(it, str(it), "x" * 1_000) for it in range(2, 3_002)]
+    with closing(open_store(pooled_url)) as store:
+        assert transfer.import_projects(store, projects).made == 3_000
+        assert [it.id for it in transfer.export_projects(store)] == [*range(1, 3_002)]
+        assert store.create("next").id == 3_002
