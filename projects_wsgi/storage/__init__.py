@@ -252,7 +252,7 @@ class Store(ABC):
         if self._read_only and not dry_run:
             raise model.StoreReadOnly
         made = updated = skipped = 0
-        existing_names: list[str] = []
+        names: list[str] = []  # that exist already, where none may
         with contextlib.ExitStack() as stack:
             session = stack.enter_context(
                 self._reading() if dry_run else Loan(self._writers, self._busy_timeout)
@@ -264,32 +264,40 @@ class Store(ABC):
             if keeps_ids and not dry_run:
                 self._reserve_ids(session, last_id())
             for batch, size in _batches(records):
-                names = [model.DEFAULT_PROJECT_NAME] if is_fresh else [record[1] for record in batch]
-                descriptions = self._find_descriptions(session, names)
-                new = [record for record in batch if record[1] not in descriptions]
-                known = [record for record in batch if record[1] in descriptions]
-                changed = []
-                if is_fresh:  # known is the default project
-                    changed = known
-                elif on_conflict == "update":
-                    changed = [it for it in known if it[2] is not None and it[2] != descriptions[it[1]]]
-                elif on_conflict == "fail":
-                    existing_names += [it[1] for it in known if it[1] != model.DEFAULT_PROJECT_NAME]
-                    if len(existing_names) >= _MAX_NAMES_TOLD:
-                        break
-                if not (dry_run or existing_names):
-                    change = self._replace_default if is_fresh else self._set_descriptions
-                    if (changed and change(session, changed) < len(changed)) or (
-                        new and self._bring_in(session, new, keeps_ids, size) < len(new)
-                    ):
+                new, changed, in_the_way = self._compare(session, batch, is_fresh, on_conflict)
+                names += in_the_way
+                if len(names) >= _MAX_NAMES_TOLD:
+                    break
+                if not (dry_run or names):
+                    count = self._bring_in(session, new, keeps_ids, size) if new else 0
+                    if changed:
+                        change = self._replace_default if is_fresh else self._set_descriptions
+                        count += change(session, changed)
+                    if count < len(new) + len(changed):
                         raise model.ChangeForbidden("something in the database kept a project from coming in")
                 made += len(new)
                 updated += len(changed)
-                skipped += len(known) - len(changed)
+                skipped += len(batch) - len(new) - len(changed)
                 progress(made + updated + skipped)
-            if existing_names:
-                raise model.NamesExist(existing_names[:_MAX_NAMES_TOLD])
+            if names:
+                raise model.NamesExist(names[:_MAX_NAMES_TOLD])
         return BroughtIn(made, updated, skipped, keeps_ids)
+
+    def _compare(
+        self, session: Session, batch: Sequence[Record], is_fresh: bool, on_conflict: str
+    ) -> tuple[list[Record], list[Record], list[str]]:
+        """Return which are to be made, which to be changed, and the names that keep all from coming in."""
+        names = [model.DEFAULT_PROJECT_NAME] if is_fresh else [record[1] for record in batch]
+        descriptions = self._find_descriptions(session, names)
+        new = [record for record in batch if record[1] not in descriptions]
+        known = [record for record in batch if record[1] in descriptions]
+        if is_fresh:  # the one that is known is the default project
+            return new, known, []
+        if on_conflict == "update":
+            return new, [it for it in known if it[2] is not None and it[2] != descriptions[it[1]]], []
+        if on_conflict == "fail":
+            return new, [], [it[1] for it in known if it[1] != model.DEFAULT_PROJECT_NAME]
+        return new, [], []
 
     def close(self) -> None:
         """Give back all that the store holds open; later calls raise StoreUnavailable."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import projects_wsgi
 from tests.support.cluster import find_programs
 
-from . import in_process, postgres, scale, served, start
+from . import in_process, moving, postgres, scale, served, start
 from .files import Files, time_syncs
 from .measure import FULL, SMOKE, print_table
 
@@ -39,7 +39,9 @@ def main() -> None:
         folder = Path(name)
         describe_machine(folder)
         files = Files(folder)
-        tables = [module.table(sizes, files) for module in (in_process, served, start, scale, postgres)]
+        tables = [
+            module.table(sizes, files) for module in (in_process, served, start, scale, moving, postgres)
+        ]
         count = sum(print_table(table, wanted, judges=not arguments.smoke) for table in tables)
     if not count:
         parser.error(f"no row is called {arguments.rows!r}")

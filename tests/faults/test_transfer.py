@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +18,7 @@ from projects_wsgi.model import render_global_id
 
 from ..promises.test_import import listed
 from ..support.databases import connect
-from ..support.process import environment, refusal, run, running_server
+from ..support.process import environment, measure, refusal, run, running_server
 from .test_full_disk import Disk, every_project, serving
 from .test_full_disk import disk as disk  # a fixture
 
@@ -118,23 +116,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def peak(*command: str, folder: Path) -> float:
     """Run a command; return the most memory that it had, in MiB."""
-    most = 0
-    began = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, "-m", "projects_wsgi", *command],
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-    ) as popen:
-        while popen.poll() is None:
-            # Nothing is told of a process that has just ended.
-            with contextlib.suppress(TypeError):
-                status = Path(f"/proc/{popen.pid}/status").read_text()
-                most = int(re.search(r"VmHWM:\s+(\d+)", status)[1])  # type: ignore[index]
-            time.sleep(0.02)
-    assert popen.returncode == 0
-    print(f"{command[0]}: {MILLION / (time.monotonic() - began):,.0f} a second, {most / 1024:.0f} MiB")
-    return most / 1024
+    seconds, most = measure(*command, cwd=folder)
+    print(f"{command[0]}: {MILLION / seconds:,.0f} a second, {most:.0f} MiB")
+    return most
 
 
 def test_a_million_lines_come_in_with_memory_flat(folder: Path) -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -115,6 +116,25 @@ def run(
     )
     check_secret(result.stdout + result.stderr)
     return result
+
+
+def measure(*arguments: str, cwd: Path) -> tuple[float, float]:
+    """Run a command that must succeed; return how long it took, and the most MiB that it had."""
+    most = 0
+    began = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-m", "projects_wsgi", *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+    ) as popen:
+        while popen.poll() is None:
+            status = Path(f"/proc/{popen.pid}/status").read_text()
+            found = re.search(r"VmHWM:\s+(\d+) kB", status)  # until it has ended
+            most = int(found[1]) if found else most
+            time.sleep(0.01)
+    assert popen.returncode == 0
+    return time.monotonic() - began, most / 1024
 
 
 def refusal(*arguments: str, cwd: Path, prefix: Sequence[str] = (), **environ: str) -> str:
