@@ -71,5 +71,5 @@ def table(sizes: Sizes, files: Files) -> Table:
         "Moving in and out",
         [SQLITE, POSTGRES],
         rows,
-        "One run of the command, its start and the sync at its end included, and the most memory that it had.",
+        "One run of the command, with its start and the sync at its end, and the most memory that it had.",
     )
