@@ -60,7 +60,7 @@ ON_POSTGRES = --engine postgres -o log_level=DEBUG
 test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.installed
 test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its own
 	@$(call need_postgres,$(VENV))
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) -o norecursedirs='.* bench clients faults fuzz hosts' \
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) \
 		$(addprefix --ignore=,$(ABOUT_HTTP)) $(ARGS)
 	PGBIN=$$($(call find_postgres,$(VENV))) $(VENV)-clients/bin/python -m pytest $(ON_POSTGRES) \
 		--confcutdir tests/clients tests/clients
