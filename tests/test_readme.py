@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from .hosts import recipes
 from .support.differences import DIFFERENCES, PROVEN_ELSEWHERE
 from .support.process import environment, run, running_server
 from .support.replay import RECORDED, read_steps
+from .test_foreign import FIXTURE
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -84,7 +86,7 @@ def test_the_first_screen_shows_two_commands_and_a_real_answer(
 
 
 def test_the_commands_for_keys_do_what_it_says(tmp_path: Path) -> None:
-    commands = [line[2:].split() for line in blocks("console")[2].splitlines()]
+    commands = [line[2:].split() for line in blocks("console")[3].splitlines()]
     assert [command[:3] for command in commands] == [["python", "-m", "projects_wsgi"]] * 4
     add, list_, revoke, serve = (command[3:] for command in commands)
     key = run(*add, cwd=tmp_path).stdout.strip()
@@ -141,9 +143,30 @@ def test_the_fixture_for_tests_works(tmp_path: Path) -> None:
     assert "1 passed" in result.stdout, result.stdout
 
 
+def test_the_commands_to_move_from_a_phoenix_do_what_it_says(tmp_path: Path) -> None:
+    block = next(block for block in blocks("console") if " import " in block)
+    phoenix = tmp_path / ".phoenix" / "phoenix.db"
+    phoenix.parent.mkdir()
+    phoenix.write_bytes(gzip.decompress(FIXTURE.read_bytes()))
+    lines = block.replace("$ python ", f"{sys.executable} ")
+    result = subprocess.run(
+        ["sh", "-ec", lines],
+        cwd=tmp_path,
+        env=environment(HOME=str(tmp_path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    one, two = ((run("export", "--db", name, cwd=tmp_path)).stdout for name in ("projects.db", "copy.db"))
+    assert one == two == (tmp_path / "all.jsonl").read_text("utf-8")
+    (line,) = blocks("json")
+    assert re.sub(r"\d", "0", one.splitlines(keepends=True)[0]) == re.sub(r"\d", "0", line)
+
+
 def test_there_are_no_blocks_that_nothing_runs() -> None:
     # The first of Python is run by the official client's tests, what is about PostgreSQL in tests/postgres.
-    counts = {"python": 9, "console": 3, "nginx": 2, "sql": 2}
+    counts = {"python": 9, "console": 4, "json": 1, "nginx": 2, "sql": 2}
     assert {language: len(blocks(language)) for language in counts} == counts
     assert TEXT.count("```") == 2 * sum(counts.values())
 
