@@ -129,7 +129,8 @@ class Store(ABC):
     def read_all(self) -> Iterator[Project]:
         """Give all projects in order of id, as they were when the first was taken; memory stays flat.
 
-        A connection is lent until the end; where there is only one, nobody else is answered until then.
+        A connection is lent until the end: where there is only one, nobody else is answered until then, and
+        until then SQLite's log grows with what others write.
         """
         with Loan(self._searchers, self._busy_timeout) as session:
             yield from self._select_all(session)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Callable, NamedTuple
 
@@ -45,12 +44,11 @@ def open_source(name: str, key: str | None = None) -> Iterator[Source]:
             raise SourceUnavailable(f"{error}") from None
         with contextlib.closing(store):
             yield Source("project", ((it.id, to_record(it)) for it in store.read_all()), store.last_id)
-    elif name == STANDARD_INPUT:
-        yield Source("line", _read(sys.stdin.buffer, "the standard input"))
     else:
+        is_input = name == STANDARD_INPUT
         try:
-            file = open(name, "rb")  # noqa: SIM115
-            is_database = file.peek(len(foreign.HEADER)).startswith(foreign.HEADER)
+            file = open(0 if is_input else name, "rb", closefd=not is_input)  # noqa: SIM115
+            is_database = not is_input and file.peek(len(foreign.HEADER)).startswith(foreign.HEADER)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise SourceUnavailable(f"cannot read {name}: {getattr(error, 'strerror', error)}") from None
         with file:

@@ -177,8 +177,8 @@ class PostgresStore(Store):
                 return self._select(session, row[0])
         return _parse_project(row)
 
-    # The end of what Store says about the hooks of bring_in. A transaction is one connection's, so that
-    # Session.execute, which tries again, on another one if need be, has no part in it.
+    # What read_all and bring_in ask of an engine: transactions of many statements. Session.execute has no part
+    # in them, because it tries again, and on another connection if need be.
 
     def _within(self, session: Session, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """Execute a statement of a transaction and return its cursor."""
@@ -186,7 +186,7 @@ class PostgresStore(Store):
         return session.connection.execute(sql, parameters)
 
     def _select_all(self, session: Session) -> Iterator[Project]:
-        self._within(session, "BEGIN READ ONLY")
+        self._within(session, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         self._within(session, f"DECLARE every CURSOR FOR SELECT {_PROJECT} FROM {self._table} ORDER BY id")
         while rows := self._within(session, f"FETCH {_FETCHED} FROM every").fetchall():
             yield from map(_parse_project, rows)
@@ -252,9 +252,8 @@ class PostgresStore(Store):
             " FROM unnest($1::bytea[], $2::text[]) AS new (hash, description) WHERE it.name_hash = new.hash"
         )
         hashes = [_hash(record[1]) for record in records]
-        count: int = self._within(
-            session, sql, (hashes, [_encode(record[2] or "") for record in records])
-        ).rowcount
+        descriptions = [_encode(record[2] or "") for record in records]
+        count: int = self._within(session, sql, (hashes, descriptions)).rowcount
         return count
 
     def _replace_default(self, session: Session, records: Sequence[Record]) -> int:
