@@ -177,7 +177,7 @@ class PostgresStore(Store):
                 return self._select(session, row[0])
         return _parse_project(row)
 
-    # What read_all and bring_in ask of an engine: transactions of many statements. Session.execute has no part
+    # What read_all and bring_in ask for: transactions of many statements. Session.execute has no part
     # in them, because it tries again, and on another connection if need be.
 
     def _within(self, session: Session, sql: str, parameters: Sequence[Any] = ()) -> Any:
