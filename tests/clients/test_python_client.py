@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from projects_wsgi import Role
 from projects_wsgi.keys import add_key
 from projects_wsgi.testing import live_server
 from tests.support.engines import NewDatabase
-from tests.support.process import running_server
+from tests.support.process import run, running_server
 
 ROOT = Path(__file__).parents[2]
 NAME = "Agent: naïve & 100% +x 🚀"
@@ -145,3 +146,21 @@ def test_the_readmes_block_runs(url: str, capsys: pytest.CaptureFixture[str]) ->
     exec(block.replace("http://127.0.0.1:6006", url), namespace)
     assert capsys.readouterr().out == "['my agent']\n"
     namespace["projects"]._client.close()
+
+
+def test_projects_that_come_from_a_phoenix_have_their_ids_names_and_descriptions(
+    new_database: NewDatabase, tmp_path: Path
+) -> None:
+    file = ROOT / "tests" / "phoenix" / "phoenix-20.26.1.db.gz"
+    (tmp_path / "phoenix.db").write_bytes(gzip.decompress(file.read_bytes()))
+    with new_database(tmp_path) as database:
+        assert run("import", "phoenix.db", *database.arguments, cwd=tmp_path).returncode == 0
+        with running_server("--quiet", *database.arguments, cwd=tmp_path) as process:
+            client = Client(base_url=f"http://{process.host}:{process.port}")
+            mine = {"name": "mine", "description": "kept ✓", "id": "UHJvamVjdDoz"}
+            default = {"name": "default", "description": "Default project", "id": "UHJvamVjdDox"}
+            assert client.projects.list() == [mine, default]
+            assert client.projects.get(project_id=mine["id"]) == mine
+            experiment = "Experiment-119d8540f5b94535a729f22c"
+            assert client.projects.get(project_id="UHJvamVjdDoy")["name"] == experiment
+            client._client.close()
