@@ -63,6 +63,7 @@ def make_app(
     keys: str | os.PathLike[str] | None = None,
     admin_secret: str | None = None,
     authenticate: Authenticate | None = None,
+    page: bool = True,
     phoenix_version: str = PHOENIX_VERSION,
 ) -> ProjectsApp:
     """Return the projects API as a WSGI callable, whose ``store`` is for the host's own use.
@@ -77,6 +78,7 @@ def make_app(
     keys, admin_secret: see KeyRing. Without both, and without authenticate, everybody may do everything.
     authenticate: the host's own check, instead of keys: takes the environ, returns "viewer",
         "member", "admin", or None for a stranger. Whatever it raises, nobody is let in.
+    page: whether there is a page for people, at the root or the bare mount point.
     phoenix_version: the Phoenix version to report, three integers; clients choose features by it.
     Raises StoreUnavailable or StoreBusy when the database cannot be opened; KeysError when the keys
     cannot be read; TypeError or ValueError for a wrong argument, before anything is opened.
@@ -118,4 +120,5 @@ def make_app(
         read_only=read_only,
         authenticate=authenticate,
         needs_key=needs_key,
+        has_page=page,
     )

@@ -8,6 +8,7 @@ import logging
 from . import openapi, wire
 from .auth import Authenticate, authorize
 from .model import StoreError, StoreReadOnly
+from .page import read_page
 from .router import Router
 from .storage import Store
 from .wsgi import TEXT, Environ, HTTPError, Request, Response, StartResponse, request_line
@@ -22,7 +23,7 @@ class ProjectsApp:
     """The projects API of Phoenix as a WSGI callable over a store; see make_app, which makes it.
 
     store: for the host's own use as well. common_headers: those of every answer.
-    needs_key: whether the OpenAPI document says that /v1/ needs a key.
+    needs_key: whether the OpenAPI document says that /v1/ needs a key. has_page: whether there is one for people.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
     """
@@ -38,22 +39,26 @@ class ProjectsApp:
         read_only: bool,
         authenticate: Authenticate | None,
         needs_key: bool,
+        has_page: bool,
     ) -> None:
         self.store = store
         self.max_page_size = max_page_size
         self.max_page_bytes = max_page_bytes
         self.max_body_size = max_body_size
         self.phoenix_version = phoenix_version
-        self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
+        self.common_headers = [(wire.VERSION_HEADER, phoenix_version), ("X-Content-Type-Options", "nosniff")]
         self._authenticate = authenticate
         self.needs_key = needs_key
+        self.has_page = has_page
         self._pages: dict[tuple[object, wire.PageParameters], bytes] = {}  # by the store's version
         # Functions, not bound methods, which would keep a dropped application and its store alive.
         app = type(self)
         refuse = app.refuse_write if read_only else None
         collection = {"GET": app.list_projects, "POST": refuse or app.create_project}
+        paths_of_page = ("", "/") if has_page else ()
         self._router = Router(
             {
+                **dict.fromkeys(paths_of_page, {"GET": app.get_page}),
                 "/v1/projects": collection,
                 "/v1/projects/": collection,
                 "/v1/projects/{project_identifier}": {
@@ -152,5 +157,9 @@ class ProjectsApp:
 
     def get_openapi(self, _: Request) -> Response:
         """Answer with the OpenAPI document."""
-        document = openapi.build_document(self.phoenix_version, self.needs_key)
+        document = openapi.build_document(self.phoenix_version, self.needs_key, self.has_page)
         return Response(200, wire.JSON, wire.render_json(document))
+
+    def get_page(self, _: Request) -> Response:
+        """Answer with the page for people."""
+        return read_page()

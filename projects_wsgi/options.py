@@ -128,12 +128,15 @@ WORKERS = Option(
 )
 KEYS = Option("keys", str, None, "the keys file; without one, everybody may do everything", "FILE")
 READ_ONLY = Option("read_only", bool, False, "answer every change with 403")
+NO_PAGE = Option("no_page", bool, False, "serve no page for people, only the API")
+OPEN = Option("open", bool, False, "open the page in a browser")
 QUIET = Option("quiet", bool, False, "do not log requests")
 
 # In the order of --help and of the README.
 OPTIONS = (
     *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_PAGE_BYTES, MAX_BODY_SIZE),
-    *(MAX_DATABASE_SIZE, SCHEMA, MAX_CONNECTIONS, BUSY_TIMEOUT, TIMEOUT, WORKERS, KEYS, READ_ONLY, QUIET),
+    *(MAX_DATABASE_SIZE, SCHEMA, MAX_CONNECTIONS, BUSY_TIMEOUT, TIMEOUT, WORKERS),
+    *(KEYS, READ_ONLY, NO_PAGE, OPEN, QUIET),
 )
 
 # Those of a store. It has them from where it is made.
