@@ -19,7 +19,7 @@ def read_page() -> Response:
     body = body.replace(b"\r\n", b"\n")  # as browsers do before they hash
 
     def source(tag: bytes) -> str:
-        text = body.partition(b"<%b>" % tag)[2].partition(b"</%b>" % tag)[0]
+        text = body.partition(b"<%b" % tag)[2].partition(b">")[2].partition(b"</%b>" % tag)[0]
         return f"'sha256-{b2a_base64(hashlib.sha256(text).digest(), newline=False).decode()}'"
 
     policy = (
