@@ -33,6 +33,12 @@ test-faults: $(VENV)/.faults ## kill and overload real processes, fill their dis
 test-clients: $(VENV)-clients/.installed ## run the official Phoenix client against the server
 	$(VENV)-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
 
+BROWSER_PACKAGES = chromium
+
+test-browser: $(VENV)-browser/.installed ## drive the page for people in Debian's chromium
+	@test -x /usr/bin/chromium || $(call install_packages,$(BROWSER_PACKAGES))
+	$(VENV)-browser/bin/python -m pytest --confcutdir tests/browser tests/browser $(ARGS)
+
 HOSTS_PACKAGES = nginx libapache2-mod-wsgi-py3
 
 test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks, under other servers, behind nginx
@@ -54,7 +60,7 @@ ON_POSTGRES = --engine postgres -o log_level=DEBUG
 test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.installed
 test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its own
 	@$(call need_postgres,$(VENV))
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) -o norecursedirs='.* bench clients faults fuzz hosts' \
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) -o norecursedirs='.* bench browser clients faults fuzz hosts' \
 		$(addprefix --ignore=,$(ABOUT_HTTP)) $(ARGS)
 	PGBIN=$$($(call find_postgres,$(VENV))) $(VENV)-clients/bin/python -m pytest $(ON_POSTGRES) \
 		--confcutdir tests/clients tests/clients
@@ -186,6 +192,6 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-hosts \
+.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-browser test-hosts \
 	test-fuzz test-package pythons environment test-python test-pythons test-old-sqlite vendor zipapp \
 	bench bench-smoke lint format types
