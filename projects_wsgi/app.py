@@ -23,7 +23,7 @@ class ProjectsApp:
     """The projects API of Phoenix as a WSGI callable over a store; see make_app, which makes it.
 
     store: for the host's own use as well. common_headers: those of every answer.
-    needs_key: whether the OpenAPI document says that /v1/ needs a key. has_page: whether there is one for people.
+    needs_key: whether the OpenAPI document says that /v1/ needs a key. has_page: whether / is the page.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
     """
@@ -46,7 +46,7 @@ class ProjectsApp:
         self.max_page_bytes = max_page_bytes
         self.max_body_size = max_body_size
         self.phoenix_version = phoenix_version
-        self.common_headers = [(wire.VERSION_HEADER, phoenix_version), ("X-Content-Type-Options", "nosniff")]
+        self.common_headers = [(wire.VERSION_HEADER, phoenix_version), wire.NO_SNIFF]
         self._authenticate = authenticate
         self.needs_key = needs_key
         self.has_page = has_page
@@ -55,10 +55,10 @@ class ProjectsApp:
         app = type(self)
         refuse = app.refuse_write if read_only else None
         collection = {"GET": app.list_projects, "POST": refuse or app.create_project}
-        paths_of_page = ("", "/") if has_page else ()
+        pages = {path: {"GET": app.get_page} for path in ("", "/") if has_page}
         self._router = Router(
             {
-                **dict.fromkeys(paths_of_page, {"GET": app.get_page}),
+                **pages,
                 "/v1/projects": collection,
                 "/v1/projects/": collection,
                 "/v1/projects/{project_identifier}": {

@@ -37,7 +37,10 @@ def build_document(phoenix_version: str, needs_key: bool = False, has_page: bool
         "components": {
             "schemas": {**_schemas(), "Version": {"const": phoenix_version}},
             "responses": _responses(),
-            "headers": {"Version": version},
+            "headers": {
+                "Version": version,
+                "NoSniff": {"required": True, "schema": {"const": wire.NO_SNIFF[1]}},
+            },
             **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if needs_key else {}),
         },
     }
@@ -170,6 +173,8 @@ def _responses() -> Document:
     }
     responses["Unauthorized"]["headers"]["WWW-Authenticate"] = scheme
     responses["Unavailable"]["headers"]["Retry-After"] = retry_after
+    for name in ("Content-Security-Policy", "X-Frame-Options"):
+        responses["WebPage"]["headers"][name] = {"required": True, "schema": _STRING}
     return responses
 
 
@@ -188,7 +193,10 @@ def _body(schema: str) -> Document:
 
 
 def _response(description: str, **more: Any) -> Document:
-    headers = {wire.VERSION_HEADER: _reference("headers", "Version")}
+    headers = {
+        wire.VERSION_HEADER: _reference("headers", "Version"),
+        wire.NO_SNIFF[0]: _reference("headers", "NoSniff"),
+    }
     return {"description": description, "headers": headers, **more}
 
 

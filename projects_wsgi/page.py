@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
-from functools import lru_cache
+from functools import cache
 
 from .wsgi import Response
 
 
-@lru_cache(maxsize=None)
+@cache
 def read_page() -> Response:
     """Return the answer with the page, which is read once."""
     # Imported where the page is asked for: a server that is not starts sooner.

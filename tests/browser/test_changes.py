@@ -133,7 +133,15 @@ def test_the_default_project_has_no_delete(serve: Serve, open_page: Open) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["two\nlines", "nul\0 \x1b[31m", "  blanks   within  ", " ", "\u202e\u200f", "x" * 5_000, "👩\u200d💻 e\u0301"],
+    [
+        "two\nlines",
+        "nul\0 \x1b[31m",
+        "  blanks   within  ",
+        " ",
+        "\u202e\u200f",
+        "x" * 5_000,
+        "👩\u200d💻 e\u0301",
+    ],
     ids=ascii,
 )
 def test_a_name_that_no_keyboard_has_is_deleted_by_what_the_dialog_shows_of_it(

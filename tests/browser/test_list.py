@@ -46,9 +46,7 @@ def test_a_button_shows_more_and_the_keyboard_goes_on_with_the_first_of_them(
     expect(page.get_by_role("button", name="Edit 49", exact=True)).to_be_focused()
 
 
-def test_a_search_asks_the_server_while_one_types_but_not_at_every_key(
-    serve: Serve, open_page: Open
-) -> None:
+def test_a_search_asks_the_server_while_one_types_but_not_at_every_key(serve: Serve, open_page: Open) -> None:
     page = open_page(serve("my Agent", "other", *(f"filler {number}" for number in range(100))))
     count(page).to_have_text("100 projects shown, more below")
     asked: list[str] = []
@@ -100,7 +98,10 @@ def test_check_boxes_list_the_other_kinds(serve: Serve, open_page: Open) -> None
     page = open_page(
         serve({"name": "run", "kind": "experiment"}, {"name": "judge", "kind": "dataset_evaluator"})
     )
-    for box, shown in (("Experiments", ["run", "default"]), ("Dataset evaluators", ["judge", "run", "default"])):
+    for box, shown in (
+        ("Experiments", ["run", "default"]),
+        ("Dataset evaluators", ["judge", "run", "default"]),
+    ):
         page.get_by_label(box).check()
         count(page).to_have_text(f"{len(shown)} projects shown")
         assert names(page) == shown

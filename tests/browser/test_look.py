@@ -121,7 +121,10 @@ def test_the_keyboard_alone_does(serve: Serve, open_page: Open) -> None:
     def go_to(name: str) -> None:
         for _ in range(40):
             page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent") == name:
+            if (
+                page.evaluate("document.activeElement.ariaLabel || document.activeElement.textContent")
+                == name
+            ):
                 # Where one is must be seen.
                 assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
                 return
@@ -197,6 +200,8 @@ def test_nothing_moves(serve: Serve, open_page: Open) -> None:
     button(page, "Delete y").click()
     button(page, "Cancel").hover()
     assert page.evaluate("document.getAnimations().length") == 0
-    moving = """[...document.querySelectorAll("*")].map((it) => getComputedStyle(it)).filter((it) =>
-        it.transitionDuration !== "0s" || it.animationName !== "none" || it.scrollBehavior !== "auto").length"""
-    assert page.evaluate(moving) == 0
+    moves = """
+        (it) => it.transitionDuration !== "0s" || it.animationName !== "none" || it.scrollBehavior !== "auto"
+    """
+    styles = "[...document.querySelectorAll('*')].map((it) => getComputedStyle(it))"
+    assert page.evaluate(f"{styles}.filter({moves}).length") == 0

@@ -10,7 +10,9 @@ from playwright.sync_api import expect
 
 from .conftest import Open, Serve, make, serving
 
-INJECTED = b"<script>window.ran = 1</script><img src='data:,' onerror='window.ran = 1'><style>h1 { color: red }</style>"
+INJECTED = b"""
+<script>window.ran = 1</script><img src="data:," onerror="window.ran = 1"><style>h1 { color: red }</style>
+"""
 
 
 @pytest.mark.parametrize("has_policy", [True, False])
