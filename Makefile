@@ -94,6 +94,7 @@ test-package: $(VENV)/.dev ## build the package, install it in a new environment
 	$(PYTHON) -m venv $(VENV)-package
 	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd $(VENV)-package && bin/projects-wsgi --version && bin/python -m projects_wsgi --version
+	cd $(VENV)-package && bin/python -c 'from projects_wsgi.page import read_page; read_page()'
 	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
 	cd $(VENV)-package && bin/projects-wsgi --version
 

@@ -113,6 +113,7 @@ def test_a_key_is_asked_for_and_kept_until_one_signs_out(serve: Serve, open_page
     expect(page.get_by_label("Key", exact=True)).to_be_focused()
     sign_in(page, "wrong")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text("Invalid token")
+    assert page.evaluate("sessionStorage.length") == 0
     sign_in(page, SECRET)
     expect(page.get_by_role("status")).to_have_text("2 projects shown")
     page.reload()
@@ -145,6 +146,8 @@ def test_a_key_that_is_revoked_meanwhile_is_asked_for_anew_and_what_was_typed_st
         button(page, "New project").click()
         page.get_by_label("Name").fill("typed")
         button(page, "Create").click()
+        page.locator("#search").dispatch_event("input")  # a second request without a good key
+        page.wait_for_timeout(300)
         sign_in(page, "new")
         expect(page.get_by_label("Name")).to_have_value("typed")
         button(page, "Create").click()

@@ -81,6 +81,7 @@ def test_a_long_text_is_shown_whole_to_who_asks(serve: Serve, open_page: Open) -
     page = open_page(serve({"name": "long", "description": "word " * 1_000}, {"name": "short"}))
     row = page.get_by_role("listitem").filter(has=page.get_by_role("heading", name="long"))
     before = (row.bounding_box() or {})["height"]
+    expect(button(page, "Show all long")).to_have_attribute("aria-expanded", "false")
     button(page, "Show all long").press("Enter")
     expect(button(page, "Show all long")).to_have_attribute("aria-expanded", "true")
     assert (row.bounding_box() or {})["height"] > 5 * before
