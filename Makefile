@@ -33,18 +33,18 @@ test-faults: $(VENV)/.faults ## kill and overload real processes, fill their dis
 test-clients: $(VENV)-clients/.installed ## run the official Phoenix client against the server
 	$(VENV)-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
 
+BROWSER_PACKAGES = chromium
+
+test-browser: $(VENV)-browser/.installed ## drive a real browser, Debian's chromium: the page, and pages of strangers (needs npm)
+	@test -x /usr/bin/chromium || $(call install_packages,$(BROWSER_PACKAGES))
+	$(VENV)-browser/bin/python -m pytest --confcutdir tests/browser tests/browser $(ARGS)
+
 HOSTS_PACKAGES = nginx libapache2-mod-wsgi-py3
 
 test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks, under other servers, behind nginx
 	@test -x /usr/sbin/nginx -a -f /usr/lib/apache2/modules/mod_wsgi.so || \
 		$(call install_packages,$(HOSTS_PACKAGES))
 	$(VENV)-hosts/bin/python -m pytest --confcutdir tests/hosts tests/hosts
-
-BROWSER_PACKAGES = chromium
-
-test-browser: $(VENV)-browser/.installed ## run the tests in a real browser, Debian's chromium (needs npm)
-	@test -x /usr/bin/chromium || $(call install_packages,$(BROWSER_PACKAGES))
-	$(VENV)-browser/bin/python -m pytest --confcutdir tests/browser tests/browser $(ARGS)
 
 # PGBIN is the folder of the server's programs. Without one, Debian's newest are taken, else those of a wheel.
 POSTGRES_PACKAGES = postgresql
@@ -94,6 +94,7 @@ test-package: $(VENV)/.dev ## build the package, install it in a new environment
 	$(PYTHON) -m venv $(VENV)-package
 	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	cd $(VENV)-package && bin/projects-wsgi --version && bin/python -m projects_wsgi --version
+	cd $(VENV)-package && bin/python -c 'from projects_wsgi.page import read_page; read_page()'
 	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
 	cd $(VENV)-package && bin/projects-wsgi --version
 
@@ -192,6 +193,6 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-browser test-postgres test-new-postgres test-faults test-clients test-hosts \
-	test-fuzz test-package pythons environment test-python test-pythons test-old-sqlite vendor zipapp \
-	bench bench-smoke lint format types
+.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-browser \
+	test-hosts test-fuzz test-package pythons environment test-python test-pythons test-old-sqlite \
+	vendor zipapp bench bench-smoke lint format types

@@ -67,6 +67,7 @@ def make_app(
     admin_secret: str | None = None,
     authenticate: Authenticate | None = None,
     allowed_origins: Collection[str] | None = ALLOWED_ORIGINS.default,
+    page: bool = True,
     phoenix_version: str = PHOENIX_VERSION,
 ) -> ProjectsApp:
     """Return the projects API as a WSGI callable, whose ``store`` is for the host's own use.
@@ -83,6 +84,7 @@ def make_app(
         "member", "admin", or None for a stranger. Whatever it raises, nobody is let in.
     allowed_origins: those whose web pages may use the API from a browser (CORS), like
         "https://app.example"; "*" is all, and only without keys and authenticate.
+    page: whether there is a page for people, at the root or the bare mount point.
     phoenix_version: the Phoenix version to report, three integers; clients choose features by it.
     Raises StoreUnavailable or StoreBusy when the database cannot be opened; KeysError when the keys
     cannot be read; TypeError or ValueError for a wrong argument, before anything is opened.
@@ -130,4 +132,5 @@ def make_app(
         authenticate=authenticate,
         needs_key=needs_key,
         origins=Origins(allowed_origins, VERSION_HEADER) if allowed_origins else None,
+        has_page=page,
     )

@@ -9,6 +9,7 @@ from . import openapi, wire
 from .auth import Authenticate, authorize
 from .model import StoreError, StoreReadOnly
 from .origins import Origins, answer_preflight
+from .page import read_page
 from .router import Router
 from .storage import Store
 from .wsgi import TEXT, Environ, Headers, HTTPError, Request, Response, StartResponse, request_line
@@ -23,7 +24,7 @@ class ProjectsApp:
     """The projects API of Phoenix as a WSGI callable over a store; see make_app, which makes it.
 
     store: for the host's own use as well. common_headers: those of every answer.
-    needs_key: whether the OpenAPI document says that /v1/ needs a key.
+    needs_key: whether the OpenAPI document says that /v1/ needs a key. has_page: whether / is the page.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
     """
@@ -40,23 +41,27 @@ class ProjectsApp:
         authenticate: Authenticate | None,
         needs_key: bool,
         origins: Origins | None,
+        has_page: bool,
     ) -> None:
         self.store = store
         self.max_page_size = max_page_size
         self.max_page_bytes = max_page_bytes
         self.max_body_size = max_body_size
         self.phoenix_version = phoenix_version
-        self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
+        self.common_headers = [(wire.VERSION_HEADER, phoenix_version), wire.NO_SNIFF]
         self._authenticate = authenticate
         self.needs_key = needs_key
         self._origins = origins
+        self.has_page = has_page
         self._pages: dict[tuple[object, wire.PageParameters], bytes] = {}  # by the store's version
         # Functions, not bound methods, which would keep a dropped application and its store alive.
         app = type(self)
         refuse = app.refuse_write if read_only else None
         collection = {"GET": app.list_projects, "POST": refuse or app.create_project}
+        pages = {path: {"GET": app.get_page} for path in ("", "/") if has_page}
         self._router = Router(
             {
+                **pages,
                 "/v1/projects": collection,
                 "/v1/projects/": collection,
                 "/v1/projects/{project_identifier}": {
@@ -166,5 +171,9 @@ class ProjectsApp:
 
     def get_openapi(self, _: Request) -> Response:
         """Answer with the OpenAPI document."""
-        document = openapi.build_document(self.phoenix_version, self.needs_key)
+        document = openapi.build_document(self.phoenix_version, self.needs_key, self.has_page)
         return Response(200, wire.JSON, wire.render_json(document))
+
+    def get_page(self, _: Request) -> Response:
+        """Answer with the page for people."""
+        return read_page()

@@ -43,6 +43,9 @@ def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **o
     workers: how many processes do. quiet: whether requests are not logged.
     Raises CommandError, StoreError, KeysError.
     """
+    options["page"] = not options.pop("no_page")
+    if options["open"] and not options["page"]:
+        raise CommandError("--open: with --no-page there is nothing to open")
     allow_many_connections()
     logging.raiseExceptions = False  # a log that cannot be written is no reason to write more to it
     logging.basicConfig(format="%(asctime)s %(message)s", level="WARNING" if quiet else "INFO")
@@ -82,6 +85,7 @@ def _serve_in_this_process(
     **options: Any,
 ) -> None:
     """Serve; address: that of the host, where all workers listen."""
+    is_to_open = options.pop("open")
     try:
         app = make_app(database, **options)
     except ValueError as error:  # of the admin secret, or of options that do not go together
@@ -107,10 +111,14 @@ def _serve_in_this_process(
             threading.Thread(target=server.serve_forever, daemon=True).start()
             if worker:
                 worker.report()
-            if worker is None or worker.is_last:
+            announces = worker is None or worker.is_last
+            if announces:
                 _announce(server, database, app.store.location, options)
             with contextlib.suppress(KeyboardInterrupt, MemoryError):  # if a signal's handler finds none
                 signals.hold_signals(False)
+                if announces and is_to_open:
+                    # A browser in the terminal keeps who opens it waiting until it ends.
+                    threading.Thread(target=_open_page, args=[server], daemon=True).start()
                 while not (worker and worker.is_orphan()):
                     time.sleep(signals.POLL_SECONDS)
                 signals.hold_signals()
@@ -140,8 +148,19 @@ def _announce(server: Server, database: str, location: str, options: dict[str, A
         )
     for path in [] if options["keys"] else _unused_keys(database):
         warn(f"the keys in {path} are not used; give --keys {path}")
+    what = "the page and the API" if options["page"] else "the API"
     with contextlib.suppress(OSError):  # nobody can read it; the server serves all the same
-        print(f"Serving the projects in {location} at {server.url} (Ctrl-C stops)", flush=True)
+        print(f"Serving the projects in {location} at {server.url} ({what}; Ctrl-C stops)", flush=True)
+
+
+def _open_page(server: Server) -> None:
+    import webbrowser
+
+    # A server that listens at every address has none that every browser takes.
+    every = {"0.0.0.0": "http://127.0.0.1", "::": "http://[::1]"}
+    url = f"{every[server.host]}:{server.port}" if server.host in every else server.url
+    if not webbrowser.open(url):
+        warn(f"no browser was found; open {url}")
 
 
 def say(text: str, *, is_done: bool = False) -> None:

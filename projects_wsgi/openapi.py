@@ -14,8 +14,11 @@ _STRING_OR_NULL: Document = {"type": ["string", "null"]}
 _FLAG: Document = {"type": "boolean", "default": False}
 
 
-def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
-    """Return the OpenAPI document of an application. needs_key: whether paths under /v1/ need a key."""
+def build_document(phoenix_version: str, needs_key: bool = False, has_page: bool = True) -> Document:
+    """Return the OpenAPI document of an application.
+
+    needs_key: whether paths under /v1/ need a key. has_page: whether / is the page for people.
+    """
     version = {
         "description": "The Phoenix whose API this is.",
         "required": True,
@@ -30,17 +33,20 @@ def build_document(phoenix_version: str, needs_key: bool = False) -> Document:
         },
         # Relative to the document itself, and so right under any prefix.
         "servers": [{"url": "."}],
-        "paths": _paths(needs_key),
+        "paths": _paths(needs_key, has_page),
         "components": {
             "schemas": {**_schemas(), "Version": {"const": phoenix_version}},
             "responses": _responses(),
-            "headers": {"Version": version},
+            "headers": {
+                "Version": version,
+                "NoSniff": {"required": True, "schema": {"const": wire.NO_SNIFF[1]}},
+            },
             **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if needs_key else {}),
         },
     }
 
 
-def _paths(needs_key: bool) -> Document:
+def _paths(needs_key: bool, has_page: bool) -> Document:
     reading = ["503 Unavailable"]
     writing = [*reading, "403 Forbidden", "409 Conflict", "507 Full"]
     errors_of_a_body = ["400 Unreadable", "411 LengthRequired", "413 ContentTooLarge", "422 InvalidBody"]
@@ -81,7 +87,9 @@ def _paths(needs_key: bool) -> Document:
         for operation in (*collection.values(), *item.values()):
             operation["security"] = [{"key": []}]
             operation["responses"]["401"] = _reference("responses", "Unauthorized")
+    page: Document = {"/": {"get": _operation("getPage", "Get the page for people", ["200 WebPage"])}}
     return {
+        **(page if has_page else {}),
         "/v1/projects": collection,
         "/v1/projects/{project_identifier}": {"parameters": [identifier], **item},
         "/healthz": {"get": _operation("getHealth", "Tell that the process runs", ["200 Health"])},
@@ -155,6 +163,7 @@ def _responses() -> Document:
         "Health": _response("The process runs.", content=_text({"const": "OK"})),
         "Readiness": _response("The store answers.", content=_json("Empty")),
         "Version": _response("Three integers.", content=_text(_schema("Version"))),
+        "WebPage": _response("The page.", content={"text/html": {"schema": _STRING}}),
         "Document": _response("This document.", content=_json("OpenAPI")),
         "InvalidBody": _response("The body or some of its fields are not valid.", content=_json("Errors")),
         "InvalidQuery": _response(
@@ -164,6 +173,8 @@ def _responses() -> Document:
     }
     responses["Unauthorized"]["headers"]["WWW-Authenticate"] = scheme
     responses["Unavailable"]["headers"]["Retry-After"] = retry_after
+    for name in ("Content-Security-Policy", "X-Frame-Options"):
+        responses["WebPage"]["headers"][name] = {"required": True, "schema": _STRING}
     return responses
 
 
@@ -182,7 +193,10 @@ def _body(schema: str) -> Document:
 
 
 def _response(description: str, **more: Any) -> Document:
-    headers = {wire.VERSION_HEADER: _reference("headers", "Version")}
+    headers = {
+        wire.VERSION_HEADER: _reference("headers", "Version"),
+        wire.NO_SNIFF[0]: _reference("headers", "NoSniff"),
+    }
     return {"description": description, "headers": headers, **more}
 
 

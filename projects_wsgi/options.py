@@ -162,13 +162,15 @@ ALLOWED_HOSTS = Option(
     meaning="the names of hosts, like phoenix.example",
 )
 READ_ONLY = Option("read_only", bool, False, "answer every change with 403")
+NO_PAGE = Option("no_page", bool, False, "serve no page for people, only the API")
+OPEN = Option("open", bool, False, "open the page in a browser")
 QUIET = Option("quiet", bool, False, "do not log requests")
 
 # In the order of --help and of the README.
 OPTIONS = (
     *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_PAGE_BYTES, MAX_BODY_SIZE),
     *(MAX_DATABASE_SIZE, SCHEMA, MAX_CONNECTIONS, BUSY_TIMEOUT, TIMEOUT, WORKERS),
-    *(KEYS, ALLOWED_ORIGINS, ALLOWED_HOSTS, READ_ONLY, QUIET),
+    *(KEYS, ALLOWED_ORIGINS, ALLOWED_HOSTS, READ_ONLY, NO_PAGE, OPEN, QUIET),
 )
 
 # Those of a store. It has them from where it is made.

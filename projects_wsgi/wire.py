@@ -20,6 +20,7 @@ from .wsgi import TEXT, Headers, HTTPError, Response
 
 PHOENIX_VERSION = "20.26.1"
 VERSION_HEADER = "x-phoenix-server-version"
+NO_SNIFF = ("X-Content-Type-Options", "nosniff")  # browsers take the Content-Type at its word
 
 JSON = "application/json"
 

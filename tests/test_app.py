@@ -252,7 +252,7 @@ def test_a_trailing_slash_is_the_collection(app: webtest.TestApp, path: str) -> 
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/project", "/v1/projectsx", "/healthz/", "/V1/projects", "/x"]
+    "path", ["/v1", "/v1/", "/v1/project", "/v1/projectsx", "/healthz/", "/V1/projects", "/x"]
 )
 def test_unknown_paths_are_404(app: webtest.TestApp, path: str) -> None:
     for method in ("GET", "POST", "HEAD", "OPTIONS"):
@@ -270,6 +270,7 @@ ROUTES = {
     "/readyz": "GET, HEAD, OPTIONS",
     "/arize_phoenix_version": "GET, HEAD, OPTIONS",
     "/openapi.json": "GET, HEAD, OPTIONS",
+    "/": "GET, HEAD, OPTIONS",
 }
 METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"]
 
@@ -734,6 +735,7 @@ def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) 
             status, headers, body = call(application, method, path, prefix, **extra)
             statuses.add(status)
             assert headers.count(VERSION) == 1
+            assert headers.count(("X-Content-Type-Options", "nosniff")) == 1
             named = {name.lower(): value for name, value in headers}
             assert len(named) == len(headers)
             if status == 204:
@@ -741,7 +743,9 @@ def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) 
                 assert "content-length" not in named
             elif method != "HEAD":
                 assert named["content-length"] == str(len(body))
-                assert named["content-type"] in (wire.JSON, TEXT)
+                is_page = (path, status) == ("/", 200)
+                types = ["text/html; charset=utf-8"] if is_page else [wire.JSON, TEXT]
+                assert named["content-type"] in types
             assert status < 300 or status >= 400
     assert statuses == {200, 204, 400, 403, 404, 405, 409, 411, 413, 422, 500, 503, 507}
 

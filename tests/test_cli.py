@@ -40,7 +40,10 @@ def test_the_server_prints_its_address_in_one_line_and_logs_one_line_per_request
         assert get(process.host, process.port, "/v1/projects/default")[0] == 200
     file = re.escape(str(tmp_path / "projects.db"))
     address = r"http://127\.0\.0\.1:\d+"
-    assert re.fullmatch(rf"Serving the projects in {file} at {address} \(Ctrl-C stops\)\n", process.output)
+    assert re.fullmatch(
+        rf"Serving the projects in {file} at {address} \(the page and the API; Ctrl-C stops\)\n",
+        process.output,
+    )
     assert re.fullmatch(r"\S+ \S+ 127\.0\.0\.1 'GET /v1/projects/default HTTP/1\.1' 200 \d+\n", process.log)
 
 

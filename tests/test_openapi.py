@@ -43,7 +43,7 @@ def test_it_names_every_route_and_its_methods_but_head_and_options(
         allow = app.options(re.sub(r"\{.*\}", "x", path)).headers["Allow"].split(", ")
         methods = {method.upper() for method in operations if method != "parameters"}
         assert methods == set(allow) - {"HEAD", "OPTIONS"}
-    assert len(document["paths"]) == 6
+    assert len(document["paths"]) == 7
 
 
 def test_it_names_the_parameters_that_the_wire_reads(document: Any) -> None:

@@ -25,6 +25,7 @@ def prove_answers(name: str, server: Server, port: int, prefix: str = "") -> Non
         assert head[:3] == (200, "text/plain", "")
         assert head.headers["Content-Length"] == "2"
         assert send("GET", "/healthz", {}, None)[:3] == (200, "text/plain", "OK")
+        assert send("GET", "/", {}, None)[:2] == (200, "text/html")
 
 
 def prove_bodies(name: str, server: Server, port: int, prefix: str = "") -> None:

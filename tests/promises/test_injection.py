@@ -289,6 +289,7 @@ def assert_is(answer: tuple[int, dict[str, str], bytes], status: int, content_ty
     assert headers == {
         "server": "projects_wsgi",
         "x-phoenix-server-version": "20.26.1",
+        "x-content-type-options": "nosniff",
         "content-type": content_type,
         "content-length": str(len(body.encode())),
     }

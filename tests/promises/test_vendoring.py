@@ -21,6 +21,7 @@ from ..support.replay import RECORDED, read_steps, sending_to_server
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "projects_wsgi"
+PAGE = (PACKAGE / "page.html").read_text(encoding="utf-8")
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -59,6 +60,8 @@ def passes_the_recorded_answers(command: Sequence[str], cwd: Path, path: str) ->
 
     with ThreadPoolExecutor() as threads:
         list(threads.map(play, RECORDED))
+    with running_server("--quiet", cwd=cwd, command=command, environ={"PYTHONPATH": path}) as process:
+        assert process.ask("GET", "/")[::2] == (200, PAGE)
 
 
 def test_a_copy_under_another_name_two_levels_deep_passes_the_recorded_answers(tmp_path: Path) -> None:
@@ -72,7 +75,7 @@ def test_a_copy_under_another_name_two_levels_deep_passes_the_recorded_answers(t
 
 def test_a_zip_on_the_path_passes_the_recorded_answers(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "host.zip", "w") as archive:
-        for file in PACKAGE.rglob("*.py"):
+        for file in [*PACKAGE.rglob("*.py"), PACKAGE / "page.html"]:
             archive.write(file, file.relative_to(ROOT))
     passes_the_recorded_answers(("-m", "projects_wsgi"), tmp_path, str(tmp_path / "host.zip"))
 
@@ -85,7 +88,7 @@ def test_make_vendor_copies_the_package_with_its_license_and_version(tree: Path,
     assert (copy / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert (copy / "VERSION").read_text() == f"{projects_wsgi.__version__}\n"
     modules = {file.relative_to(PACKAGE) for file in PACKAGE.rglob("*.py")}
-    others = {Path("py.typed"), Path("LICENSE"), Path("VERSION")}
+    others = {Path("page.html"), Path("py.typed"), Path("LICENSE"), Path("VERSION")}
     assert {file.relative_to(copy) for file in copy.rglob("*") if file.is_file()} == modules | others
     again = make("vendor", f"DEST={tmp_path}/my app/_vendor", cwd=tree)
     assert again.returncode != 0
@@ -121,6 +124,7 @@ def test_one_file_runs_on_every_python_with_an_empty_environment(
         sending_to_server(process.host, process.port) as send,
     ):
         judge(send, read_steps(RECORDED[0]))
+        assert process.ask("GET", "/")[::2] == (200, PAGE)
 
 
 def test_one_file_passes_the_recorded_answers(zipapp: Path, tmp_path: Path) -> None:

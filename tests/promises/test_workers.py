@@ -89,7 +89,8 @@ def test_requests_are_spread_over_the_workers_and_the_address_is_said_once(tmp_p
         assert sorted(clients) == sorted(children(process.popen.pid))
         assert process.popen.pid not in clients
     assert re.fullmatch(
-        r"Serving the projects in \S+ at http://127\.0\.0\.1:\d+ \(Ctrl-C stops\)\n", process.output
+        r"Serving the projects in \S+ at http://127\.0\.0\.1:\d+ \(the page and the API; Ctrl-C stops\)\n",
+        process.output,
     )
     assert process.log == ""
     assert not any(map(lives, clients))

@@ -191,6 +191,7 @@ PROVEN_ELSEWHERE = {
     "a page of more than 8 MiB": "test_a_page_of_large_projects_ends_early_and_loses_none",
     "a body of more than 1 MiB, or of unknown length": "test_a_body_that_is_too_large_is_not_read",
     "a body in UTF-16 or UTF-32, or nested more than 900 deep": "test_what_cannot_be_decoded_is_400",
+    "`/`": "test_the_page_is_at_the_root_and_at_the_bare_mount_point",
     "database busy; full; out of reach": (
         "test_a_store_that_fails_is_told_to_the_client_and_explained_to_the_log"
     ),

@@ -47,6 +47,10 @@ class Process:
             response = connection.getresponse()
             return response.status, response.headers, response.read().decode()
 
+    def logged(self) -> str:
+        """Return what it has logged so far."""
+        return os.pread(self._log.fileno(), 1_000_000, 0).decode()
+
     def end(self) -> None:
         """Wait for the process; collect what it left."""
         self.output += self.popen.communicate(timeout=10)[0]
