@@ -54,7 +54,7 @@ ON_POSTGRES = --engine postgres -o log_level=DEBUG
 test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.installed
 test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its own
 	@$(call need_postgres,$(VENV))
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) -o norecursedirs='.* bench clients faults fuzz hosts' \
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) -o norecursedirs='.* bench clients faults fuzz hosts phoenix' \
 		$(addprefix --ignore=,$(ABOUT_HTTP)) $(ARGS)
 	PGBIN=$$($(call find_postgres,$(VENV))) $(VENV)-clients/bin/python -m pytest $(ON_POSTGRES) \
 		--confcutdir tests/clients tests/clients
@@ -73,6 +73,16 @@ FUZZ_SEED ?= $(shell date +%s)
 test-fuzz: $(VENV)-fuzz/.installed ## check that the server does what its OpenAPI document says (needs Python 3.11)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) FUZZ_SEED=$(FUZZ_SEED) \
 		$(VENV)-fuzz/bin/python -m pytest --confcutdir tests/fuzz tests/fuzz
+
+# Any version of the real Phoenix: make record PHOENIX=21.0.0
+PHOENIX ?= $(shell sed -n 's/^PHOENIX_VERSION = "\(.*\)"/\1/p' projects_wsgi/wire.py)
+PHOENIX_VENV = $(VENV)-phoenix-$(PHOENIX)
+
+test-phoenix: $(PHOENIX_VENV)/.installed ## import from the real Phoenix, and compare every page (150 packages)
+	$(PHOENIX_VENV)/bin/python -m pytest --confcutdir tests/phoenix tests/phoenix $(ARGS)
+
+record: $(PHOENIX_VENV)/.installed ## show what the real PHOENIX=20.26.1 answers differently; ARGS=--write records it
+	@$(PHOENIX_VENV)/bin/python -m tests.phoenix.record $(ARGS)
 
 bench: $(VENV)-bench/.installed ## measure the speed, beside other frameworks; ROWS='by id|page' selects rows
 	@$(call need_postgres,$(VENV)-bench) >/dev/null
@@ -177,6 +187,11 @@ $(VENV)/.postgres: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres]'
 	@touch $@
 
+$(VENV)-phoenix-%/.installed: setup.cfg
+	$(PYTHON) -m venv $(VENV)-phoenix-$*
+	$(VENV)-phoenix-$*/bin/python -m pip install --quiet --disable-pip-version-check '.[phoenix]' arize-phoenix==$*
+	@touch $@
+
 $(VENV)-%/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check '.[$*]'
@@ -187,5 +202,5 @@ $(VENV)/.dev: $(VENV)/.test
 	@touch $@
 
 .PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-hosts \
-	test-fuzz test-package pythons environment test-python test-pythons test-old-sqlite vendor zipapp \
+	test-fuzz test-phoenix record test-package pythons environment test-python test-pythons test-old-sqlite vendor zipapp \
 	bench bench-smoke lint format types
