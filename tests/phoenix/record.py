@@ -1,4 +1,4 @@
-"""Plays the recorded requests against the real Phoenix, and shows what it answers differently from what is recorded.
+"""Plays the recorded requests against the real Phoenix, and shows what it answers differently.
 
 `make record` runs it, with the Phoenix of any version.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import re
 import sys
@@ -13,19 +14,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..support.process import Server
 from ..support.replay import RECORDED, Replay, Send, Step, read_steps, sending_to_server
-from .server import installed_version, running_phoenix
+from .server import PhoenixFailed, installed_version, running_phoenix
 
 HEADINGS = ("answers", "step", "what it probes", "request", "recorded", "came")
 
 # The longest text in a cell.
-WIDTH = 70
+WIDTH = 60
 
 
 class Change(NamedTuple):
     """An answer that is not the recorded one.
 
-    came: the answer as it would be recorded. where: where the bodies begin to differ; was, is_: what stands there.
+    came: the answer as it would be recorded.
+    where: where the bodies begin to differ; was, is_: what stands there in each.
     """
 
     file: Path
@@ -55,13 +58,22 @@ def play(file: Path, send: Send) -> tuple[list[Mapping[str, Any]], list[Change]]
     replay = Replay(send)
     answers: list[Mapping[str, Any]] = []
     changes = []
-    for step, answer in replay.play(read_steps(file)):
-        came = replay.record(answer)
-        answers.append(came)
-        # The order of keys counts.
-        if json.dumps(came) != json.dumps(step.answer):
-            changes.append(Change(file, step, came, *_first_difference(_body(step.answer), _body(came))))
+    try:
+        for step, answer in replay.play(read_steps(file)):
+            came = replay.record(answer)
+            answers.append(came)
+            # The order of keys counts.
+            if json.dumps(came) != json.dumps(step.answer):
+                changes.append(Change(file, step, came, *first_difference(_body(step.answer), _body(came))))
+    except (OSError, http.client.HTTPException) as error:
+        raise ConnectionError(f"step {len(answers)} of {file.name} got no answer: {error}") from error
     return answers, changes
+
+
+def play_against(server: Server, file: Path) -> tuple[list[Mapping[str, Any]], list[Change]]:
+    # Phoenix closes a connection after a 500, without announcing it.
+    with sending_to_server(server.host, server.port, is_kept_alive=False) as send:
+        return play(file, send)
 
 
 def write(file: Path, answers: Sequence[Mapping[str, Any]]) -> None:
@@ -75,7 +87,7 @@ def _body(answer: Mapping[str, Any]) -> Any:
     return answer["json"] if "json" in answer else answer["text"]
 
 
-def _first_difference(recorded: Any, came: Any, where: str = "") -> tuple[str, str, str]:
+def first_difference(recorded: Any, came: Any, where: str = "") -> tuple[str, str, str]:
     """Return where two decoded bodies begin to differ, and what stands there in each."""
     if type(recorded) is type(came) and isinstance(recorded, (dict, list)):
         old, new = (dict(enumerate(it)) if isinstance(it, list) else it for it in (recorded, came))
@@ -84,7 +96,7 @@ def _first_difference(recorded: Any, came: Any, where: str = "") -> tuple[str, s
             if was != is_:
                 inner = f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key}".lstrip(".")
                 is_in_both = key in old and key in new
-                return _first_difference(old[key], new[key], inner) if is_in_both else (inner, was, is_)
+                return first_difference(old[key], new[key], inner) if is_in_both else (inner, was, is_)
         return where, f"keys {list(old)}", f"keys {list(new)}"
     return where, json.dumps(recorded), json.dumps(came)
 
@@ -124,7 +136,7 @@ def _cell(text: str) -> str:
     """Return a text that can stand in a cell, on any terminal."""
     if len(text) > WIDTH:
         text = text[: WIDTH - 3] + "..."
-    return text.encode("unicode_escape").decode().replace("|", "\\|")
+    return re.sub(r"[^ -~]", lambda match: ascii(match[0])[1:-1], text).replace("|", "\\|")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -137,18 +149,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
 
-    total = 0
+    answers: dict[Path, list[Mapping[str, Any]]] = {}
     changes: list[Change] = []
     for file in RECORDED:
         print(f"Playing {file.name} ...", file=sys.stderr)
-        with running_phoenix() as phoenix:
-            # Phoenix closes a connection after a 500, without announcing it.
-            with sending_to_server(phoenix.host, phoenix.port, is_kept_alive=False) as send:
-                answers, changed = play(file, send)
-        total += len(answers)
+        try:
+            with running_phoenix() as phoenix:
+                answers[file], changed = play_against(phoenix, file)
+        except PhoenixFailed as error:
+            print(error, file=sys.stderr)
+            return 2
         changes += changed
-        if options.write:
-            write(file, answers)
+    total = sum(map(len, answers.values()))
 
     name = f"Phoenix {installed_version()}"
     if not changes:
@@ -157,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{name} answers {len(changes)} of {total} requests differently:\n")
     print(render_table(changes, is_grouped=not options.all))
     if options.write:
+        for file in answers:
+            write(file, answers[file])
         print("\nThe new answers are written. `make test` tells which of ours must follow.")
         return 0
     print("\nARGS=--all shows each of them, ARGS=--write records them.")

@@ -1,4 +1,4 @@
-"""Runs the real Phoenix that is installed beside this interpreter, on nothing but its own temporary folder."""
+"""Runs the real Phoenix that is installed beside this interpreter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+
+from ..support.process import Server
 
 HOST = "127.0.0.1"
 
@@ -20,12 +21,16 @@ HOST = "127.0.0.1"
 PATIENCE = 180.0
 
 
-class Phoenix(NamedTuple):
+class PhoenixFailed(Exception):
+    """Phoenix does not start, or does not answer; with the last lines of its log."""
+
+
+class Phoenix(Server):
     """A Phoenix that runs; file: its database."""
 
-    host: str
-    port: int
-    file: Path
+    def __init__(self, host: str, port: int, file: Path) -> None:
+        super().__init__(host, port)
+        self.file = file
 
 
 def installed_version() -> str:
@@ -34,7 +39,7 @@ def installed_version() -> str:
 
 @contextlib.contextmanager
 def running_phoenix() -> Iterator[Phoenix]:
-    """Run a fresh Phoenix on free ports, without telemetry."""
+    """Run Phoenix on free ports and a fresh database, both its own; without telemetry."""
     with tempfile.TemporaryDirectory(prefix="phoenix-") as name:
         folder = Path(name)
         port, grpc_port = _free_ports()
@@ -61,8 +66,15 @@ def running_phoenix() -> Iterator[Phoenix]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            _wait_until_it_listens(popen, port, log)
+            _wait_until_it_listens(popen, port)
             yield Phoenix(HOST, port, folder / "phoenix.db")
+        except OSError as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                popen.wait(1)
+            state = "still runs" if popen.returncode is None else f"has ended with {popen.returncode}"
+            last_lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+            message = f"{error}\nPhoenix {state}; the last lines of its log are:"
+            raise PhoenixFailed("\n".join([message, *last_lines])) from error
         finally:
             popen.terminate()
             try:
@@ -77,13 +89,13 @@ def _free_ports() -> tuple[int, int]:
         return one.getsockname()[1], other.getsockname()[1]
 
 
-def _wait_until_it_listens(popen: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_it_listens(popen: subprocess.Popen[bytes], port: int) -> None:
     """Return as soon as Phoenix accepts connections, which it does when it is ready to answer."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and popen.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+    while popen.poll() is None:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((HOST, port)):
             return
+        if time.monotonic() > deadline:
+            raise TimeoutError("Phoenix has not started in time")
         time.sleep(0.1)
-    what = "has not started in time" if popen.poll() is None else f"has ended with {popen.returncode}"
-    last_lines = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
-    raise RuntimeError(f"Phoenix {what}; its last lines were:\n{last_lines}")
+    raise ConnectionError("Phoenix has not started")
