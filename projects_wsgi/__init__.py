@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 
 # The public names are imported "as" themselves.
 from .app import ProjectsApp as ProjectsApp
@@ -31,6 +32,7 @@ from .model import StoreFull as StoreFull
 from .model import StoreReadOnly as StoreReadOnly
 from .model import StoreUnavailable as StoreUnavailable
 from .options import (
+    ALLOWED_ORIGINS,
     BUSY_TIMEOUT,
     MAX_BODY_SIZE,
     MAX_CONNECTIONS,
@@ -40,10 +42,11 @@ from .options import (
     SCHEMA,
     STORE_OPTIONS,
 )
+from .origins import ANY, Origins
 from .storage import OnChange, open_store
 from .storage import Store as Store
 from .storage.sqlite import SQLiteStore as SQLiteStore
-from .wire import PHOENIX_VERSION
+from .wire import PHOENIX_VERSION, VERSION_HEADER
 
 __version__ = "0.1.0"
 
@@ -63,6 +66,7 @@ def make_app(
     keys: str | os.PathLike[str] | None = None,
     admin_secret: str | None = None,
     authenticate: Authenticate | None = None,
+    allowed_origins: Collection[str] | None = ALLOWED_ORIGINS.default,
     phoenix_version: str = PHOENIX_VERSION,
 ) -> ProjectsApp:
     """Return the projects API as a WSGI callable, whose ``store`` is for the host's own use.
@@ -77,6 +81,8 @@ def make_app(
     keys, admin_secret: see KeyRing. Without both, and without authenticate, everybody may do everything.
     authenticate: the host's own check, instead of keys: takes the environ, returns "viewer",
         "member", "admin", or None for a stranger. Whatever it raises, nobody is let in.
+    allowed_origins: those whose web pages may use the API from a browser (CORS), like
+        "https://app.example"; "*" is all, and only without keys and authenticate.
     phoenix_version: the Phoenix version to report, three integers; clients choose features by it.
     Raises StoreUnavailable or StoreBusy when the database cannot be opened; KeysError when the keys
     cannot be read; TypeError or ValueError for a wrong argument, before anything is opened.
@@ -84,9 +90,14 @@ def make_app(
     MAX_PAGE_SIZE.check(max_page_size)
     MAX_PAGE_BYTES.check(max_page_bytes)
     MAX_BODY_SIZE.check(max_body_size)
+    ALLOWED_ORIGINS.check(allowed_origins)
     if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", phoenix_version):
         raise ValueError(f'phoenix_version must be like "20.26.1", not {phoenix_version!r}')
     needs_key = keys is not None or admin_secret is not None
+    if ANY in (allowed_origins or ()) and (needs_key or authenticate is not None):
+        raise ValueError(
+            "with keys, allowed_origins must name each origin: * would let any web page try them"
+        )
     if needs_key:
         if authenticate is not None:
             raise TypeError("give either keys and admin_secret, or authenticate")
@@ -118,4 +129,5 @@ def make_app(
         read_only=read_only,
         authenticate=authenticate,
         needs_key=needs_key,
+        origins=Origins(allowed_origins, VERSION_HEADER) if allowed_origins else None,
     )

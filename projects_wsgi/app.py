@@ -8,9 +8,10 @@ import logging
 from . import openapi, wire
 from .auth import Authenticate, authorize
 from .model import StoreError, StoreReadOnly
+from .origins import Origins, answer_preflight
 from .router import Router
 from .storage import Store
-from .wsgi import TEXT, Environ, HTTPError, Request, Response, StartResponse, request_line
+from .wsgi import TEXT, Environ, Headers, HTTPError, Request, Response, StartResponse, request_line
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -38,6 +39,7 @@ class ProjectsApp:
         read_only: bool,
         authenticate: Authenticate | None,
         needs_key: bool,
+        origins: Origins | None,
     ) -> None:
         self.store = store
         self.max_page_size = max_page_size
@@ -47,6 +49,7 @@ class ProjectsApp:
         self.common_headers = [(wire.VERSION_HEADER, phoenix_version)]
         self._authenticate = authenticate
         self.needs_key = needs_key
+        self._origins = origins
         self._pages: dict[tuple[object, wire.PageParameters], bytes] = {}  # by the store's version
         # Functions, not bound methods, which would keep a dropped application and its store alive.
         app = type(self)
@@ -72,10 +75,15 @@ class ProjectsApp:
         """Answer a request as PEP 3333 has it."""
         try:
             request = Request(environ)
-            if self._authenticate is not None:
-                authorize(request, self._authenticate)
-            handler, identifier = self._router.match(request.method, request.path)
-            response = handler(self, request) if identifier is None else handler(self, request, identifier)
+            if self._origins is not None and self._origins.is_preflight(environ):
+                response = answer_preflight(environ)  # without a key: a browser sends none with it
+            else:
+                if self._authenticate is not None:
+                    authorize(request, self._authenticate)
+                handler, identifier = self._router.match(request.method, request.path)
+                response = (
+                    handler(self, request) if identifier is None else handler(self, request, identifier)
+                )
         except HTTPError as error:
             response = error.response
         except MemoryError:
@@ -90,7 +98,13 @@ class ProjectsApp:
             elif isinstance(error, StoreError):
                 logger.error("%.800s", error)
         is_head = environ.get("REQUEST_METHOD") == "HEAD"
-        return response.send(start_response, self.common_headers, with_body=not is_head)
+        return response.send(start_response, self.headers_for(environ), with_body=not is_head)
+
+    def headers_for(self, environ: Environ) -> Headers:
+        """Return the headers of every answer to a request, also of one that its server gives."""
+        if self._origins is None:
+            return self.common_headers
+        return [*self.common_headers, *self._origins.headers(environ)]
 
     def list_projects(self, request: Request) -> Response:
         """Answer with a page of projects, newest first: the same bytes while nothing changes."""

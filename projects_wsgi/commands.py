@@ -10,10 +10,12 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 
 from . import SQLiteStore, keys, make_app, signals
 from .auth import Role
+from .origins import ANY
 from .server import Server
 from .sockets import allow_many_connections, hold_port
 from .storage import is_url, upkeep
@@ -39,7 +41,7 @@ def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **o
     logging.raiseExceptions = False  # a log that cannot be written is no reason to write more to it
     logging.basicConfig(format="%(asctime)s %(message)s", level="WARNING" if quiet else "INFO")
     if workers == 1:
-        _serve_in_this_process(database, host, port, None, **options)
+        _serve_in_this_process(database, host, host, port, None, **options)
         return 0
     if not CAN_SHARE_A_PORT:
         raise CommandError(f"--workers {workers}: more than one is possible on Linux only")
@@ -57,14 +59,23 @@ def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **o
         if isinstance(worker, int):
             return worker
         signals.hold_signals(False)
-        host, port = holder.getsockname()[:2]
-        _serve_in_this_process(database, host, port, worker, **options)
+        address, port = holder.getsockname()[:2]
+        _serve_in_this_process(database, host, address, port, worker, **options)
     return 0
 
 
 def _serve_in_this_process(
-    database: str, host: str, port: int, worker: Worker | None, *, timeout: float, **options: Any
+    database: str,
+    host: str,
+    address: str,
+    port: int,
+    worker: Worker | None,
+    *,
+    timeout: float,
+    allowed_hosts: Collection[str] | None,
+    **options: Any,
 ) -> None:
+    """Serve; address: that of the host, where all workers listen."""
     try:
         app = make_app(database, **options)
     except ValueError as error:  # of the admin secret, or of options that do not go together
@@ -73,9 +84,17 @@ def _serve_in_this_process(
     with contextlib.closing(app.store):
         # From here on, a signal only ends the sleep, so that shutdown() always follows the start.
         signals.catch_signals()
-        headers = app.common_headers
         try:
-            server = Server(host, port, app, timeout=timeout, headers=headers, is_shared=worker is not None)
+            server = Server(
+                address,
+                port,
+                app,
+                timeout=timeout,
+                headers_for=app.headers_for,
+                allowed_hosts=allowed_hosts,
+                own_name=host,
+                is_shared=worker is not None,
+            )
         except (OSError, UnicodeError) as error:
             raise _cannot_listen(host, port, error) from None
         with server:
@@ -107,6 +126,11 @@ def _announce(server: Server, database: str, location: str, options: dict[str, A
             "everybody who can reach this address can"
             f" {'read' if options['read_only'] else 'change'} all projects;"
             " give --keys FILE, or listen on 127.0.0.1"
+        )
+    if ANY in (options["allowed_origins"] or ()):
+        warn(
+            "every web page that is open in a browser which can reach this address can"
+            f" {'read' if options['read_only'] else 'change'} all projects; name the origins instead of *"
         )
     for path in [] if options["keys"] else _unused_keys(database):
         warn(f"the keys in {path} are not used; give --keys {path}")

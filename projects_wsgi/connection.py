@@ -11,8 +11,9 @@ import logging
 import socket
 import sys
 import time
-from typing import Any
+from typing import Any, Callable
 
+from .hosts import host_name
 from .http1 import Body, BodyError, find_head, parse_head, render_answer, request_line
 from .wsgi import BROKEN_BODY, TEXT, Environ, Headers, Response, WSGIApplication
 
@@ -30,15 +31,21 @@ _ALL_METHODS = Response(204, headers=[("Allow", "GET, HEAD, OPTIONS, POST, PUT, 
 class Service:
     """What all connections of a server share.
 
-    headers: of the answers that the application does not give. timeout: seconds; see Server.
+    headers_for, timeout: see Server. is_allowed_host: whether requests may be for a host; None: for any.
     environ: what that of every request holds. is_stopping: whether each answer is the last.
     """
 
     def __init__(
-        self, application: WSGIApplication, headers: Headers, timeout: float, environ: Environ
+        self,
+        application: WSGIApplication,
+        headers_for: Callable[[Environ], Headers],
+        is_allowed_host: Callable[[str], bool] | None,
+        timeout: float,
+        environ: Environ,
     ) -> None:
         self.application = application
-        self.headers = headers
+        self.headers_for = headers_for
+        self.is_allowed_host = is_allowed_host
         self.timeout = timeout
         self.environ = environ
         self.is_stopping = False
@@ -67,6 +74,7 @@ class Connection:
         self.address = address
         self.deadline = time.monotonic() + service.timeout
         self.unread = self.unsent = b""
+        self.environ: Environ = {}
         self.searched = 0  # bytes of unread, in which no head ends
         self.body: Body | None = None
         self.is_kept = self.is_slow = self.is_lingering = self.is_over = False
@@ -111,9 +119,9 @@ class Connection:
 
     def answer(self, response: Response | None = None) -> bytes:
         """Return a response, or what the application answers; if that fails, an error."""
-        if response is None and self.environ["PATH_INFO"] == "*":
-            response = _ALL_METHODS
         try:
+            if response is None:
+                response = self._answer_itself()
             return self._render(self._service.application if response is None else self._respond(response))
         except BaseException as error:
             return self._render(self._respond(_excuse(error)))
@@ -122,12 +130,25 @@ class Connection:
         """Return the response to what may be no request, as the last over this connection."""
         self.head = self.unread
         self.is_last = True
-        method = request_line(self.head).partition(b" ")[0]
-        self.environ = {"REQUEST_METHOD": method.decode("latin-1")}
+        if not self.environ:  # no head has come that could be read
+            method = request_line(self.head).partition(b" ")[0]
+            self.environ = {"REQUEST_METHOD": method.decode("latin-1")}
         return self.answer(response)
 
+    def _answer_itself(self) -> Response | None:
+        """Return the answer to a request that the application must not get."""
+        host = self.environ.get("HTTP_HOST", "")  # HTTP/1.0 may have none, but browsers always send it
+        is_allowed = self._service.is_allowed_host
+        if is_allowed is not None and not is_allowed(host):
+            name = host_name(host)
+            text = f"The host {name} is not allowed here. If it is yours, allow it: --allowed-hosts {name}"
+            return Response(403, TEXT, text.encode())
+        return _ALL_METHODS if self.environ["PATH_INFO"] == "*" else None
+
     def _respond(self, response: Response) -> WSGIApplication:
-        return lambda _, start_response: response.send(start_response, self._service.headers, with_body=True)
+        return lambda environ, start_response: response.send(
+            start_response, self._service.headers_for(environ), with_body=True
+        )
 
     def _render(self, application: WSGIApplication) -> bytes:
         self.status = ""

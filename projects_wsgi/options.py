@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 _TRUE = ("1", "true", "yes", "on")
@@ -10,13 +12,14 @@ _FALSE = ("0", "false", "no", "off")
 
 
 class Option(NamedTuple):
-    """One option. It can check a number given in Python, and parse a value given as text.
+    """One option. It can check numbers and texts given in Python, and parse a value given as text.
 
     name: as in Python; max_page_size is --max-page-size on the command line.
-    kind: the type of its value: str, int, float (seconds, always above 0) or bool.
+    kind: the type of its value: str, int, float (seconds, always above 0), bool, or tuple (of texts).
     default: if it is None, None is allowed as a value. metavar: the name of its value in --help.
     minimum, maximum: the bounds of a number, inclusive. maximum None: no bound.
     engine: "SQLite" or "PostgreSQL" if only stores of that kind have it.
+    pattern, meaning: a regular expression that each text of a tuple matches, and what they are.
     """
 
     name: str
@@ -27,6 +30,8 @@ class Option(NamedTuple):
     minimum: int = 0
     maximum: int | None = None
     engine: str = ""
+    pattern: str = ""
+    meaning: str = ""
 
     @property
     def flag(self) -> str:
@@ -39,7 +44,7 @@ class Option(NamedTuple):
         return f"PROJECTS_WSGI_{self.name.upper()}"
 
     def check(self, value: object) -> None:
-        """Raise ValueError, which says what the option must be, unless it is a number that is allowed."""
+        """Raise ValueError, which says what the option must be, unless a number or texts are allowed."""
         if not (self._accepts(value) or (value is None and self.default is None)):
             raise ValueError(f"{self.name} must be {self._expected()}, not {value!r}")
 
@@ -49,6 +54,10 @@ class Option(NamedTuple):
             return text
         if self.kind is bool and text.lower() in _TRUE + _FALSE:
             return text.lower() in _TRUE
+        if self.kind is tuple:
+            texts = tuple(map(str.strip, text.split(",")))
+            if self._accepts(texts):
+                return texts
         # int() alone would accept blanks, underscores and the digits of other scripts.
         if self.kind is float or (self.kind is int and text.isascii() and text.isdigit()):
             with contextlib.suppress(ValueError):
@@ -58,6 +67,10 @@ class Option(NamedTuple):
         raise ValueError(f"{text!r} is not {self._expected()}")
 
     def _accepts(self, value: Any) -> bool:
+        if self.kind is tuple:
+            if isinstance(value, str) or not isinstance(value, Collection):
+                return False
+            return all(isinstance(text, str) and re.fullmatch(self.pattern, text) for text in value)
         # A bool is an int in Python. NaN fails every comparison.
         if isinstance(value, bool) or not isinstance(value, (int, float if self.kind is float else int)):
             return False
@@ -67,6 +80,8 @@ class Option(NamedTuple):
     def _expected(self) -> str:
         if self.kind is bool:
             return "true or false"
+        if self.kind is tuple:
+            return self.meaning
         if self.kind is str:
             return "a text of at least one character"
         if self.kind is float:
@@ -127,13 +142,33 @@ WORKERS = Option(
     "workers", int, 1, "the processes that serve; more than one on Linux only", minimum=1, maximum=64
 )
 KEYS = Option("keys", str, None, "the keys file; without one, everybody may do everything", "FILE")
+ALLOWED_ORIGINS = Option(
+    "allowed_origins",
+    tuple,
+    None,
+    "the origins whose web pages may use the API; without keys also *, which is all",
+    "ORIGIN,...",
+    # As browsers send it: in lower case, no path, no port that the scheme implies.
+    pattern=r"\*|(?!http:.*:80\Z|https:.*:443\Z)[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?",
+    meaning="origins as browsers send them, like https://app.example or http://localhost:3000",
+)
+ALLOWED_HOSTS = Option(
+    "allowed_hosts",
+    tuple,
+    None,
+    "host names to be served under, besides addresses, localhost and names without a dot",
+    "NAME,...",
+    pattern=r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?",
+    meaning="the names of hosts, like phoenix.example",
+)
 READ_ONLY = Option("read_only", bool, False, "answer every change with 403")
 QUIET = Option("quiet", bool, False, "do not log requests")
 
 # In the order of --help and of the README.
 OPTIONS = (
     *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_PAGE_BYTES, MAX_BODY_SIZE),
-    *(MAX_DATABASE_SIZE, SCHEMA, MAX_CONNECTIONS, BUSY_TIMEOUT, TIMEOUT, WORKERS, KEYS, READ_ONLY, QUIET),
+    *(MAX_DATABASE_SIZE, SCHEMA, MAX_CONNECTIONS, BUSY_TIMEOUT, TIMEOUT, WORKERS),
+    *(KEYS, ALLOWED_ORIGINS, ALLOWED_HOSTS, READ_ONLY, QUIET),
 )
 
 # Those of a store. It has them from where it is made.

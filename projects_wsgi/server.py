@@ -23,13 +23,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Callable, TypeVar, cast
 
 from .connection import PIECE_SIZE, Connection, Service
-from .options import TIMEOUT
-from .sockets import listen, most_connections
-from .wsgi import HTTPError, WSGIApplication
+from .hosts import make_host_check
+from .options import ALLOWED_HOSTS, TIMEOUT
+from .sockets import is_loopback, listen, most_connections
+from .wsgi import Environ, Headers, HTTPError, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
 
@@ -65,10 +66,14 @@ class Server:
 
     host: a name or address to listen at, IPv4 or IPv6. port: 0 takes a free one.
     timeout: seconds that a connection may be idle, and that one request may take to arrive.
-    headers: sent with the answers that the application does not give.
+    headers_for: returns those of an answer that the application does not give, by the request's environ,
+        which holds its method alone if its head could not be read.
+    allowed_hosts: names by which clients may call the server, besides host, addresses, names without a dot,
+        and those that end in .localhost or .internal. None: any, unless it listens at a loopback address.
+    own_name: the name of host, if that is its address.
     is_shared: whether other processes listen at the same port.
     url: the address at which it listens. is_local: whether only this machine can reach it.
-    Raises OSError if it cannot listen there.
+    Raises OSError if it cannot listen there, ValueError for a wrong argument.
 
     ``with Server(...) as server: server.serve_forever()``. Leaving the block closes idle connections at
     once. A request that has begun to arrive, or is being answered, has GRACE_SECONDS to get its answer;
@@ -84,14 +89,20 @@ class Server:
         application: WSGIApplication,
         *,
         timeout: float = TIMEOUT.default,
-        headers: Iterable[tuple[str, str]] = (),
+        headers_for: Callable[[Environ], Headers] = lambda _: (),
+        allowed_hosts: Collection[str] | None = ALLOWED_HOSTS.default,
+        own_name: str = "",
         is_shared: bool = False,
     ) -> None:
+        ALLOWED_HOSTS.check(allowed_hosts)
         self.socket = listen(host, port, is_shared)
         self.host: str = str(self.socket.getsockname()[0])
         self.port: int = self.socket.getsockname()[1]
         self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-        self.is_local = self.host.startswith("127.") or self.host == "::1"
+        self.is_local = is_loopback(self.host)
+        is_allowed_host = None
+        if self.is_local or allowed_hosts is not None:
+            is_allowed_host = make_host_check([host, own_name, *(allowed_hosts or ())])
         environ = {
             "GATEWAY_INTERFACE": "CGI/1.1",
             "SCRIPT_NAME": "",
@@ -105,7 +116,7 @@ class Server:
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
         }
-        self._service = Service(application, list(headers), timeout, environ)
+        self._service = Service(application, headers_for, is_allowed_host, timeout, environ)
         # The leader's
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()

@@ -52,6 +52,11 @@ def _bind(host: str, port: int, is_shared: bool) -> socket.socket:
     return bound
 
 
+def is_loopback(address: str) -> bool:
+    """Tell whether only this machine can reach an address."""
+    return address == "::1" or address.removeprefix("::ffff:").startswith("127.")
+
+
 def most_connections() -> int:
     """Return how many connections leave enough file descriptors to the application."""
     try:

@@ -29,7 +29,7 @@ def live_server(projects: Iterable[str | Mapping[str, Any]] = (), **options: Any
     with contextlib.closing(app.store):
         for project in projects:
             app.store.create(**({"name": project} if isinstance(project, str) else project))
-        with Server("127.0.0.1", 0, app, headers=app.common_headers) as server:
+        with Server("127.0.0.1", 0, app, headers_for=app.headers_for) as server:
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
             try:

@@ -219,6 +219,8 @@ def test_the_version_can_be_set() -> None:
         {"max_database_size": 0},
         {"busy_timeout": 0},
         {"admin_secret": "weak"},
+        {"allowed_origins": ["https://app.example/"]},
+        {"allowed_origins": "https://app.example"},
         {"phoenix_version": "20.26"},
         {"phoenix_version": "20.26.1\r\nX: y"},
         {"phoenix_version": "٢.٠.٠"},
@@ -550,6 +552,153 @@ def test_an_error_whose_name_utf_8_cannot_spell_is_answered_all_the_same() -> No
     with closing(BrokenStore(ProjectExists("\ud800"))) as store:
         response = webtest.TestApp(make_app(store)).post_json("/v1/projects", {"name": "x"}, status=409)
         assert response.text == "Project with name ? already exists"
+
+
+# Browsers
+
+
+ORIGIN = "https://app.example"
+ALLOWED = {
+    "Access-Control-Allow-Origin": ORIGIN,
+    "Vary": "Origin",
+    "Access-Control-Expose-Headers": "x-phoenix-server-version",
+}
+ALL_ALLOWED = {**ALLOWED, "Access-Control-Allow-Origin": "*"}
+del ALL_ALLOWED["Vary"]
+EXCHANGES_WITH_KEYS = [
+    ("GET", "/v1/projects", {}, 401),
+    ("OPTIONS", "/v1/projects", {}, 401),
+    ("GET", "/v1/projects", {"HTTP_AUTHORIZATION": "Bearer viewer"}, 200),
+    ("POST", "/v1/projects", {"HTTP_AUTHORIZATION": "Bearer viewer"}, 403),
+]
+
+
+def for_browsers(headers: list[tuple[str, str]]) -> dict[str, str]:
+    return {name: value for name, value in headers if name == "Vary" or name.startswith("Access-Control-")}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "expected"),
+    [
+        ([ORIGIN, "http://localhost:3000"], ORIGIN, ALLOWED),
+        ([ORIGIN], None, {"Vary": "Origin"}),
+        ([ORIGIN], "null", {"Vary": "Origin"}),
+        ([ORIGIN], "https://evil.example", {"Vary": "Origin"}),
+        ([ORIGIN], "http://app.example", {"Vary": "Origin"}),
+        ([ORIGIN], "https://app.example:8443", {"Vary": "Origin"}),
+        ([ORIGIN], "https://app.example.evil.example", {"Vary": "Origin"}),
+        ([ORIGIN], "https://App.example", {"Vary": "Origin"}),
+        ([ORIGIN], f"{ORIGIN}, {ORIGIN}", {"Vary": "Origin"}),
+        (["*"], ORIGIN, ALL_ALLOWED),
+        (["*", ORIGIN], "null", ALL_ALLOWED),
+        (["*"], None, ALL_ALLOWED),
+        ([], ORIGIN, {}),
+        (None, ORIGIN, {}),
+    ],
+)
+def test_every_answer_tells_browsers_which_origin_may_read_it(
+    allowed: list[str] | None, origin: str | None, expected: dict[str, str]
+) -> None:
+    sent: dict[str, Any] = {} if origin is None else {"HTTP_ORIGIN": origin}
+    statuses = set()
+    with ExitStack() as stack:
+        app = make_app(stack.enter_context(closing(SQLiteStore(":memory:"))), allowed_origins=allowed)
+        cases = [(app, *exchange) for exchange in exchanges()]
+        for error in (StoreFull(), StoreBusy(), KeyError(), MemoryError()):
+            store = stack.enter_context(closing(BrokenStore(error)))
+            cases.append((make_app(store, allowed_origins=allowed), "GET", "/readyz", {}))
+        for application, method, path, extra in cases:
+            status, headers, _ = call(application, method, path, **extra, **sent)
+            statuses.add(status)
+            assert for_browsers(headers) == expected, (method, path)
+    assert statuses == {200, 204, 400, 403, 404, 405, 409, 411, 413, 422, 500, 503, 507}
+
+
+@pytest.mark.parametrize(("method", "path", "sent", "status"), EXCHANGES_WITH_KEYS)
+def test_a_page_of_an_allowed_origin_can_read_that_it_needs_a_key_or_another(
+    projects_app: ProjectsApp, method: str, path: str, sent: dict[str, Any], status: int
+) -> None:
+    app = make_app(projects_app.store, authenticate=known_as_role, allowed_origins=[ORIGIN])
+    answer = call(app, method, path, HTTP_ORIGIN=ORIGIN, **sent)
+    assert (answer[0], for_browsers(answer[1])) == (status, ALLOWED)
+
+
+def known_as_role(environ: dict[str, Any]) -> str | None:
+    """Take the role itself for a key."""
+    return environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2] or None
+
+
+METHOD = "HTTP_ACCESS_CONTROL_REQUEST_METHOD"
+HEADERS = "HTTP_ACCESS_CONTROL_REQUEST_HEADERS"
+
+
+@pytest.mark.parametrize(
+    ("asked", "allowed"),
+    [
+        (None, "Authorization, Content-Type"),
+        ("", "Authorization, Content-Type"),
+        ("authorization,content-type,x-y", "authorization, content-type, x-y"),
+        ("x-a, x-b ,x-A", "Authorization, Content-Type, x-A, x-b"),
+        ("x-a,é,x b,:,,(x),\x22,x-b", "Authorization, Content-Type, x-a, x-b"),
+        ("*", "Authorization, Content-Type, *"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/projects", "/v1/projects/a%2Fb", "/healthz", "/nowhere"])
+def test_a_preflight_is_answered_without_a_key(
+    projects_app: ProjectsApp, path: str, asked: str | None, allowed: str
+) -> None:
+    app = make_app(projects_app.store, authenticate=known_as_role, allowed_origins=[ORIGIN])
+    sent: dict[str, Any] = {
+        "HTTP_ORIGIN": ORIGIN,
+        METHOD: "DELETE",
+        **({} if asked is None else {HEADERS: asked}),
+    }
+    status, headers, body = call(app, "OPTIONS", path, **sent)
+    assert (status, body) == (204, b"")
+    assert for_browsers(headers) == {
+        **ALLOWED,
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE",
+        "Access-Control-Allow-Headers": allowed,
+        "Access-Control-Max-Age": "600",
+    }
+
+
+@pytest.mark.parametrize(
+    ("allowed", "method", "sent"),
+    [
+        ([ORIGIN], "OPTIONS", {"HTTP_ORIGIN": "https://evil.example", METHOD: "DELETE"}),
+        ([ORIGIN], "OPTIONS", {METHOD: "DELETE"}),
+        ([ORIGIN], "OPTIONS", {"HTTP_ORIGIN": ORIGIN}),
+        ([ORIGIN], "GET", {"HTTP_ORIGIN": ORIGIN, METHOD: "DELETE"}),
+        (None, "OPTIONS", {"HTTP_ORIGIN": ORIGIN, METHOD: "DELETE"}),
+    ],
+)
+def test_what_is_no_preflight_of_an_allowed_origin_needs_a_key_and_is_allowed_nothing(
+    projects_app: ProjectsApp, allowed: list[str] | None, method: str, sent: dict[str, Any]
+) -> None:
+    app = make_app(projects_app.store, authenticate=known_as_role, allowed_origins=allowed)
+    status, headers, _ = call(app, method, "/v1/projects", **sent)
+    assert status == 401
+    assert not any(name.startswith("Access-Control-Allow-M") for name, _ in headers)
+
+
+@pytest.mark.parametrize("origin", ["null", "https://any.example"])
+def test_where_every_origin_is_allowed_its_preflight_is_answered(
+    projects_app: ProjectsApp, origin: str
+) -> None:
+    app = make_app(projects_app.store, allowed_origins=["*"])
+    asked: dict[str, Any] = {METHOD: "PUT"}
+    _, headers, _ = call(app, "OPTIONS", "/v1/projects", HTTP_ORIGIN=origin, **asked)
+    assert "PUT" in for_browsers(headers)["Access-Control-Allow-Methods"]
+
+
+@pytest.mark.parametrize(
+    "keys", [{"keys": "missing"}, {"admin_secret": "a" * 32 + "1"}, {"authenticate": known_as_role}]
+)
+def test_with_keys_every_origin_must_be_named(file: Path, keys: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="allowed_origins must name each origin"):
+        make_app(file, allowed_origins=[ORIGIN, "*"], **keys)
+    assert list(file.parent.iterdir()) == []
 
 
 # WSGI

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from projects_wsgi.options import (
+    ALLOWED_HOSTS,
+    ALLOWED_ORIGINS,
     BUSY_TIMEOUT,
     KEYS,
     MAX_DATABASE_SIZE,
@@ -40,15 +42,19 @@ def test_every_default_passes_its_own_check(option: Option) -> None:
         (MAX_PAGE_SIZE, [1, 2**80]),
         (MAX_DATABASE_SIZE, [65_536, None]),
         (BUSY_TIMEOUT, [0.001, 1, 25, 25.0]),
+        (ALLOWED_ORIGINS, [None, [], ["https://app.example"], {"http://localhost:3000"}, ("*",)]),
+        (ALLOWED_HOSTS, [None, (), ["phoenix.example", "A_b-1.example."]]),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_numbers_within_the_bounds_pass(option: Option, values: list[Any]) -> None:
+def test_numbers_within_the_bounds_and_texts_that_match_pass(option: Option, values: list[Any]) -> None:
     for value in values:
         option.check(value)
 
 
 INTEGERS = "an integer of at least 1"
+ORIGINS = "origins as browsers send them, like https://app.example or http://localhost:3000"
+HOSTS = "the names of hosts, like phoenix.example"
 SECONDS = "a number of seconds above 0 and at most 25"
 
 
@@ -58,6 +64,12 @@ SECONDS = "a number of seconds above 0 and at most 25"
         (PORT, "an integer from 0 to 65535", [-1, 65_536, 80.0, "80", True, None]),
         (MAX_PAGE_SIZE, INTEGERS, [0, -1, 1.0, True, None, "1", float("inf")]),
         (MAX_DATABASE_SIZE, "an integer of at least 65536", [65_535, 0, False, 1e9, ""]),
+        (
+            ALLOWED_ORIGINS,
+            ORIGINS,
+            ["https://app.example", b"https://app.example", 1, [None], ["https://app.example", "x"]],
+        ),
+        (ALLOWED_HOSTS, HOSTS, ["phoenix.example", "x", [b"x"], ["x", ""]]),
         (BUSY_TIMEOUT, SECONDS, [0, -1, 25.001, 26, float("nan"), float("inf"), True, None, "5"]),
     ],
     ids=lambda value: getattr(value, "name", None),
@@ -82,6 +94,14 @@ def test_any_other_value_is_refused_by_name(option: Option, expected: str, value
         (READ_ONLY, "Yes", True),
         (READ_ONLY, "0", False),
         (READ_ONLY, "OFF", False),
+        (ALLOWED_ORIGINS, "*", ("*",)),
+        (
+            ALLOWED_ORIGINS,
+            "https://app.example, http://[::1]:80443,moz-extension://0a-b",
+            ("https://app.example", "http://[::1]:80443", "moz-extension://0a-b"),
+        ),
+        (ALLOWED_ORIGINS, "https://app.example:80,http://x:443", ("https://app.example:80", "http://x:443")),
+        (ALLOWED_HOSTS, "phoenix.example,Other.", ("phoenix.example", "Other.")),
     ],
 )
 def test_text_becomes_a_value_of_the_options_type(option: Option, text: str, value: object) -> None:
@@ -101,6 +121,22 @@ def test_text_becomes_a_value_of_the_options_type(option: Option, text: str, val
         (BUSY_TIMEOUT, SECONDS, ["", "x", "0", "-1", "25.1", "nan", "inf"]),
         (KEYS, "a text of at least one character", [""]),
         (READ_ONLY, "true or false", ["", "maybe", "2"]),
+        (
+            ALLOWED_ORIGINS,
+            ORIGINS,
+            [
+                *("", ",", "https://app.example,", "null", "app.example", "//app.example", "https://"),
+                *("https://app.example/", "https://app.example/x", "https://app.example?x", "*.example"),
+                *("https://*.example", "https://App.example", "HTTPS://app.example", "https://ä.example"),
+                *("http://app.example:80", "https://app.example:443", "https://[::1]:443", "https://x:y"),
+                *("https://me@app.example", "https://app.\nexample", "https://a.example https://b.example"),
+            ],
+        ),
+        (
+            ALLOWED_HOSTS,
+            HOSTS,
+            ["", "*", "x,", "x,,y", "http://x", "x:80", "*.example", ".example", "a..b", "ä", "x y", "[::1]"],
+        ),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

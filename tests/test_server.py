@@ -34,11 +34,13 @@ TIMEOUT = 0.3
 
 
 @contextlib.contextmanager
-def serving(application: Any, *, max_connections: int = 0, **options: Any) -> Iterator[Server]:
+def serving(
+    application: Any, *, host: str = "127.0.0.1", max_connections: int = 0, **options: Any
+) -> Iterator[Server]:
     """Serve an application in this process; max_connections: 0 for as many as usual."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sockets, "MAX_CONNECTIONS", max_connections or sockets.MAX_CONNECTIONS)
-        server = Server("127.0.0.1", 0, application, **options)
+        server = Server(host, 0, application, **options)
     with server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -35,6 +35,10 @@ def _is_on_postgres(config: pytest.Config) -> bool:
     return bool(config.getoption("--engine") == "postgres")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if collection_path == TESTS_OF_POSTGRES and not _is_on_postgres(config) else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "any_database" in metafunc.fixturenames:
         places = ["schema"] if _is_on_postgres(metafunc.config) else ["file", "memory"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -46,26 +47,15 @@ class Database:
     def __init__(self, url: str, busy_timeout: float) -> None:
         try:
             import psycopg
-            from psycopg import RawCursor, conninfo
+            from psycopg import RawCursor
         except ImportError as error:
             raise StoreUnavailable(
                 f'PostgreSQL needs psycopg 3.2 or later: pip install "psycopg[binary]>=3.2" ({error})'
             ) from None
         self.error: type[Exception] = psycopg.Error
-        try:
-            given = conninfo.conninfo_to_dict(url)
-        except (psycopg.Error, UnicodeError):
-            given = {"host": "@"}
-        # A character of a password that is not escaped may make libpq take a part of it for one of these.
-        hosts = f"{given.get('host', '')}{given.get('hostaddr', '')}"
-        path = url.partition("://")[2].partition("?")[0].partition("/")[2]
-        if "\0" in url or "@" in hosts + path or re.search("[^0-9,]", str(given.get("port", ""))):
-            raise ValueError(
-                "the database's URL is malformed; in user and password, write %40 for @, %2F for /, %3A for :"
-                " and %25 for %: postgresql://user:...@host:port/database"
-            )
+        given = _parse_url(url)
         defaults = {
-            option.keyword.decode(): option.val.decode()
+            option.keyword.decode(): option.val.decode(errors="replace")
             for option in psycopg.pq.Conninfo.get_defaults()
             if option.val is not None
         }
@@ -74,26 +64,27 @@ class Database:
         host = str(settings.get("host") or settings.get("hostaddr") or "")
         service = f"?service={given['service']}" if "service" in given else ""
         self.location = f"postgresql://{user}@{host}:{port}/{settings.get('dbname', user)}{service}"
-        self._parameters = {**given, "client_encoding": "UTF8", "fallback_application_name": "projects_wsgi"}
-        if "," in host and settings["target_session_attrs"] == "any":
-            self._parameters.setdefault("target_session_attrs", "primary")
         self._host_count = host.count(",") + 1
+        if self._host_count > 1 and settings["target_session_attrs"] == "any":
+            given.setdefault("target_session_attrs", "primary")
         # Nothing but this, because behind a pooler others may get it too. In milliseconds.
         self._settings = f"SET statement_timeout = {max(1, int(1000 * busy_timeout))}"
-        # Not prepared: behind a pooler, another client's statement may have the same name.
-        self._connect = functools.partial(
-            _connection_class().connect, autocommit=True, prepare_threshold=None, cursor_factory=RawCursor
-        )
+        self._parameters = {
+            **given,
+            "client_encoding": "UTF8",
+            "fallback_application_name": "projects_wsgi",
+            "autocommit": True,
+            "prepare_threshold": None,  # behind a pooler, another client's statement may have the same name
+            "cursor_factory": RawCursor,
+        }
 
     # What a pool asks of it
 
     def connect(self, deadline: float) -> Any:
         """Return a connection. Raises StoreBusy while the server takes no more, StoreUnavailable."""
         while True:
-            seconds = max(_LEAST_CONNECT_SECONDS, int((deadline - time.monotonic()) / self._host_count))
             try:
-                connection = self._connect(**self._parameters, connect_timeout=seconds)
-                break
+                return self._connect(deadline)
             except self.error as error:
                 reason = _reason(error)
                 if not any(words in reason for words in _CROWDED):
@@ -101,8 +92,16 @@ class Database:
                 if time.monotonic() >= deadline:
                     raise StoreBusy(f"{self.location} takes no more connections: {reason}") from error
             time.sleep(_CROWDED_SECONDS)
-        connection.deadline = deadline + _MORE_SECONDS
-        connection.execute(self._settings)
+
+    def _connect(self, deadline: float) -> Any:
+        seconds = max(_LEAST_CONNECT_SECONDS, int((deadline - time.monotonic()) / self._host_count))
+        connection = _connection_class().connect(**self._parameters, connect_timeout=seconds)
+        try:
+            connection.deadline = deadline + _MORE_SECONDS
+            connection.execute(self._settings)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def check(self, session: Any) -> None:
@@ -149,6 +148,24 @@ class Database:
 
     def disconnect(self, connection: Any) -> None:
         connection.close()
+
+
+def _parse_url(url: str) -> dict[str, Any]:
+    """Return libpq's parameters. Raises ValueError, which shows nothing of a URL that may hold a password."""
+    from psycopg import Error, conninfo
+
+    with contextlib.suppress(Error, UnicodeError):
+        given: dict[str, Any] = conninfo.conninfo_to_dict(url)
+        # Where a character of the password was not escaped, libpq may take a part of it for one of these.
+        hosts = f"{given.get('host', '')}{given.get('hostaddr', '')}"
+        path = url.partition("://")[2].partition("?")[0].partition("/")[2]
+        ports = str(given.get("port", ""))
+        if not ("\0" in url or "@" in hosts + path or re.search("[^0-9,]", ports)):
+            return given
+    raise ValueError(
+        "the database's URL is malformed; in user and password, write %40 for @, %2F for /, %3A for : and %25"
+        " for %: postgresql://user:...@host:port/database"
+    )
 
 
 @functools.cache
