@@ -80,6 +80,18 @@ test-fuzz: $(VENV)-fuzz/.installed ## check that the server does what its OpenAP
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) FUZZ_SEED=$(FUZZ_SEED) \
 		$(VENV)-fuzz/bin/python -m pytest --confcutdir tests/fuzz tests/fuzz
 
+# PHOENIX is the version of the real Phoenix: the one whose answers are recorded, unless another is given.
+PHOENIX ?= $(shell sed -n 's/^PHOENIX_VERSION = "\(.*\)"/\1/p' projects_wsgi/wire.py)
+PHOENIX_VENV = $(VENV)-phoenix-$(PHOENIX)
+
+# Phoenix brings a plugin of pytest, which these tests do without.
+test-phoenix: $(PHOENIX_VENV)/.installed ## import from the real Phoenix, compare every page with its own (needs Python 3.11)
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(PHOENIX_VENV)/bin/python -m pytest \
+		--confcutdir tests/phoenix tests/phoenix $(ARGS)
+
+record: $(PHOENIX_VENV)/.installed ## show what PHOENIX=20.0.0 answers differently from what is recorded (needs Python 3.11)
+	@$(PHOENIX_VENV)/bin/python -m tests.phoenix.record $(ARGS)
+
 bench: $(VENV)-bench/.installed ## measure the speed, beside other frameworks; ROWS='by id|page' selects rows
 	@$(call need_postgres,$(VENV)-bench) >/dev/null
 	@$(VENV)-bench/bin/python -m tests.bench $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
@@ -184,6 +196,11 @@ $(VENV)/.postgres: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres]'
 	@touch $@
 
+$(VENV)-phoenix-%/.installed: setup.cfg
+	$(PYTHON) -m venv $(VENV)-phoenix-$*
+	$(VENV)-phoenix-$*/bin/python -m pip install --quiet --disable-pip-version-check '.[phoenix]' arize-phoenix==$*
+	@touch $@
+
 $(VENV)-%/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check '.[$*]'
@@ -194,5 +211,5 @@ $(VENV)/.dev: $(VENV)/.test
 	@touch $@
 
 .PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-browser \
-	test-hosts test-fuzz test-package pythons environment test-python test-pythons test-old-sqlite \
-	vendor zipapp bench bench-smoke lint format types
+	test-hosts test-fuzz test-phoenix record test-package pythons environment test-python test-pythons \
+	test-old-sqlite vendor zipapp bench bench-smoke lint format types

@@ -20,21 +20,11 @@ from typing import IO, Any
 from .cluster import PASSWORD
 
 
-class Process:
-    """A server that runs as a process of its own.
+class Server:
+    """A server that runs; host, port: where."""
 
-    host, port: where. output, log: what it printed and logged, complete when it has ended.
-    """
-
-    def __init__(self, popen: subprocess.Popen[str], log: IO[str]) -> None:
-        self.popen = popen
-        assert popen.stdout is not None
-        self.output = popen.stdout.readline()
-        match = re.search(r"http://(\S+):(\d+)", self.output)
-        assert match is not None, f"the server said {self.output!r}"
-        self.host, self.port = match[1], int(match[2])
-        self._log = log
-        self.log = ""
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
 
     def ask(self, method: str, path: str, document: Any = None, key: str = "") -> tuple[int, Any, str]:
         """Send a request over a connection of its own; return the answer's status, headers and text."""
@@ -46,6 +36,23 @@ class Process:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             return response.status, response.headers, response.read().decode()
+
+
+class Process(Server):
+    """A server of ours that runs as a process of its own.
+
+    output, log: what it printed and logged, complete when it has ended.
+    """
+
+    def __init__(self, popen: subprocess.Popen[str], log: IO[str]) -> None:
+        self.popen = popen
+        assert popen.stdout is not None
+        self.output = popen.stdout.readline()
+        match = re.search(r"http://(\S+):(\d+)", self.output)
+        assert match is not None, f"the server said {self.output!r}"
+        super().__init__(match[1], int(match[2]))
+        self._log = log
+        self.log = ""
 
     def logged(self) -> str:
         """Return what it has logged so far."""

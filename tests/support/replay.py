@@ -108,7 +108,8 @@ def sending_to_server(
 
 def _answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     content_type = (headers.get("Content-Type") or "").partition(";")[0]
-    payload = json.loads(body) if content_type == "application/json" else body.decode("utf-8")
+    # Phoenix gives a 204 the type of JSON, and no body.
+    payload = json.loads(body) if body and content_type == "application/json" else body.decode("utf-8")
     return Answer(status, content_type, payload, headers)
 
 
@@ -135,21 +136,35 @@ class Replay:
         if answer.status not in (204, 405) and answer.type != expected["type"]:
             return False
         if "json" in expected:
-            return json.dumps(answer.payload) == json.dumps(self._with_ids(expected["json"]))
+            return json.dumps(answer.payload) == json.dumps(_translated(expected["json"], self._read_id))
         text = re.sub(r"\$(\d+)", lambda match: self._id(match[1]), expected["text"])
         return bool(answer.payload == text)
+
+    def record(self, answer: Answer) -> dict[str, Any]:
+        """Return an answer as it is recorded: for an id that a step made, that step's number."""
+        numbers = {id_: f"${number}" for number, id_ in self._ids.items()}
+        recorded = {"status": answer.status, "type": answer.type}
+        if answer.type == "application/json" and answer.payload != "":
+            return {**recorded, "json": _translated(answer.payload, lambda text: numbers.get(text, text))}
+        text = re.sub(r"UHJvamVjdDo\w+=*", lambda match: numbers.get(match[0], match[0]), answer.payload)
+        return {**recorded, "text": text}
 
     def _id(self, step_number: str) -> str:
         return self._ids.get(int(step_number), ABSENT_ID)
 
-    def _with_ids(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: self._id(item[1:])
-                if key in ("id", "next_cursor") and isinstance(item, str) and item.startswith("$")
-                else self._with_ids(item)
-                for key, item in value.items()
-            }
-        if isinstance(value, list):
-            return [self._with_ids(item) for item in value]
-        return value
+    def _read_id(self, text: str) -> str:
+        return self._id(text[1:]) if text.startswith("$") else text
+
+
+def _translated(value: Any, translate: Callable[[str], str]) -> Any:
+    """Return a decoded body in which each id is translated."""
+    if isinstance(value, dict):
+        return {
+            key: translate(item)
+            if key in ("id", "next_cursor") and isinstance(item, str)
+            else _translated(item, translate)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_translated(item, translate) for item in value]
+    return value
