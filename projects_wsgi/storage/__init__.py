@@ -29,7 +29,7 @@ Record = tuple[int, str, Optional[str], str, str, str]
 CONFLICT_RULES = ("fail", "skip", "update")
 
 # Whatever looks like one, or like libpq's other way to name a database; but not a drive of Windows.
-_URL = re.compile(r"(?![a-z]:)(.*://|\W*postgres[^/]*:|.*\bpassword\s*=)", re.IGNORECASE | re.DOTALL)
+_URL = r"(?is)(?![a-z]:)(.*://|\W*postgres[^/]*:|.*\bpassword\s*=)"
 
 MAX_ID = 2**63 - 1  # the largest integer of every engine
 _MAX_TRIES = 10  # of get_or_create, while others create and delete the same project
@@ -495,7 +495,7 @@ def _batches(records: Iterable[Record]) -> Iterator[tuple[list[Record], int]]:
 
 def is_url(name: str) -> bool:
     """Tell whether a database's name is a URL and no path."""
-    return _URL.match(name) is not None
+    return not {":", "="}.isdisjoint(name) and re.match(_URL, name) is not None
 
 
 def open_store(database: str | os.PathLike[str], **options: Any) -> Store:
