@@ -28,7 +28,7 @@ _STEP = 1_000  # projects, after which progress is told
 _MAX_REASONS = 100  # that are told
 _MAX_REASON_LENGTH = 300
 _LARGEST_ID = 2**62  # above which as many are left for later
-_CACHE_KIB = 32_768
+_CACHE_KIB = 65_536
 
 
 class Report(NamedTuple):

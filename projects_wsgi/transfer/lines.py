@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import datetime
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -96,10 +97,15 @@ def parse_time(text: object) -> str:
         return render_time(datetime.datetime.now(datetime.timezone.utc))
     if isinstance(text, str):
         with contextlib.suppress(ValueError):
-            # Python 3.10 and earlier know no Z.
-            time = datetime.datetime.fromisoformat(text[:-1] if text.endswith("Z") else text)
-            return text if _is_rendered(text) else render_time(time)
+            return _normalize(text)
     raise ValueError(f"{text!r} is no time such as 2026-01-31T23:59:59.999Z")
+
+
+@functools.lru_cache(maxsize=64)  # most projects were changed when they were made, and never since
+def _normalize(text: str) -> str:
+    # Python 3.10 and earlier know no Z.
+    time = datetime.datetime.fromisoformat(text[:-1] if text.endswith("Z") else text)
+    return text if _is_rendered(text) else render_time(time)
 
 
 def render_time(time: datetime.datetime) -> str:
