@@ -239,3 +239,17 @@ def test_the_copy_of_a_log_goes_when_it_is_read(phoenix: Path, tmp_path: Path, m
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     assert len(brought_from(folder / "phoenix.db")) == 4
     assert list(temporary.iterdir()) == []
+
+
+def test_to_look_at_a_file_ends_no_lock_that_the_process_has_on_it(tmp_path: Path) -> None:
+    file = tmp_path / "projects.db"
+    with closing(SQLiteStore(file)) as store:
+        store.create("agent")
+        assert [project.name for project in brought_from(file)] == ["default", "agent"]
+        # Who closes a file last, as far as the locks tell, removes its log.
+        program = (
+            "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT 1 FROM projects').fetchall()"
+        )
+        subprocess.run([sys.executable, "-c", program, file], check=True, timeout=30)
+        assert Path(f"{file}-wal").exists()
+        assert store.create("other").id == 3

@@ -73,6 +73,7 @@ ALLOWED: dict[str, set[str]] = {
         "storage.sqlite.database",
         "storage.sqlite.file",
         "storage.sqlite.log",
+        "storage.sqlite.schema",
     },
     "transfer": {"model", "storage", "transfer.lines", "transfer.sources"},
     "transfer.lines": {"model", "storage"},

@@ -17,7 +17,7 @@ from ..options import BUSY_TIMEOUT
 from .pool import Session
 from .sqlite import schema
 from .sqlite.database import MEMORY, READ, READ_UNCHANGING, WRITE, Database, diagnosis
-from .sqlite.file import misfit, mode_to_look, real_path
+from .sqlite.file import kept_as_it_is, misfit, mode_to_look, real_path
 from .sqlite.log import check_log, mark_copy
 
 # Told now and then how many pages are copied, and how many there are.
@@ -42,22 +42,14 @@ def opened_as_it_is(path: str) -> Iterator[Session]:
     deadline = time.monotonic() + BUSY_TIMEOUT.default
     mode = mode_to_look(path, WRITE)
     database = Database(path)
-    before = _appearance(path)
-    try:
-        check_log(path, deadline, mode)
-        session = database.session(deadline, mode)
-        with closing(session.connection):
-            yield session
-    except sqlite3.Error as error:
-        raise database.translated(error) from error
-    if mode == READ_UNCHANGING and _appearance(path) != before:
-        raise StoreUnavailable(f"others have begun to change the database {path}; try again")
-
-
-def _appearance(path: str) -> object:
-    """Return what changes when others begin to write to a file."""
-    status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns, os.path.exists(f"{path}-wal")
+    with kept_as_it_is(path, mode):
+        try:
+            check_log(path, deadline, mode)
+            session = database.session(deadline, mode)
+            with closing(session.connection):
+                yield session
+        except sqlite3.Error as error:
+            raise database.translated(error) from error
 
 
 def _database(session: Session) -> Database:

@@ -44,19 +44,17 @@ def open_source(name: str, key: str | None = None) -> Iterator[Source]:
             raise SourceUnavailable(f"{error}") from None
         with contextlib.closing(store):
             yield Source("project", ((it.id, to_record(it)) for it in store.read_all()), store.last_id)
+    elif foreign.is_database(name):
+        with foreign.read_file(name) as (last_id, rows):
+            yield Source("project", map(_parse_row, rows), lambda: last_id)
     else:
         is_input = name == STANDARD_INPUT
         try:
             file = open(0 if is_input else name, "rb", closefd=not is_input)  # noqa: SIM115
-            is_database = not is_input and file.peek(len(foreign.HEADER)).startswith(foreign.HEADER)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise SourceUnavailable(f"cannot read {name}: {getattr(error, 'strerror', error)}") from None
         with file:
-            if not is_database:
-                yield Source("line", _read(file, name))
-                return
-        with foreign.read_file(name) as (last_id, rows):
-            yield Source("project", map(_parse_row, rows), lambda: last_id)
+            yield Source("line", _read(file, name))
 
 
 def _read(file: BinaryIO, name: str) -> Iterator[tuple[int, Record | str]]:

@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -352,6 +353,24 @@ def mode_to_look(path: str, mode: str) -> str:
             f" it can be written, as {user_name(owner)}"
         )
     return READ_UNCHANGING
+
+
+@contextlib.contextmanager
+def kept_as_it_is(path: str, mode: str) -> Iterator[None]:
+    """Raise StoreUnavailable at the end of the block if others have begun to change a file meanwhile.
+
+    mode: in which it is open; only for READ_UNCHANGING does that matter.
+    """
+    before = _appearance(path)
+    yield
+    if mode == READ_UNCHANGING and _appearance(path) != before:
+        raise StoreUnavailable(f"others have begun to change the database {path}; try again")
+
+
+def _appearance(path: str) -> object:
+    """Return what changes when others begin to write to a file."""
+    status = os.stat(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, os.path.exists(f"{path}-wal")
 
 
 def _save_log(session: Session) -> None:

@@ -17,16 +17,21 @@ from ...model import DEFAULT_PROJECT_ID, PLAYGROUND_PROJECT_NAME, ProjectKind, S
 from ...options import BUSY_TIMEOUT
 from ..pool import Session
 from .database import READ, READ_UNCHANGING, Database
-from .file import misfit, real_path
-from .log import size_of
+from .file import kept_as_it_is, misfit, real_path
+from .log import read_header, size_of
+from .schema import columns_of
 
-HEADER = b"SQLite format 3\0"  # with which every such file begins
+_HEADER = b"SQLite format 3\0"  # with which every such file begins
 
-_HEADER_SIZE = 100
 _LOG_MODE = b"\2\2"  # at 18 in the header (sqlite.org/fileformat2.html, 1.3)
 
 # (id, name, description, kind, created_at, updated_at), of whatever types the file holds.
 ForeignRow = tuple[Any, Any, Any, Any, Any, Any]
+
+
+def is_database(path: str) -> bool:
+    """Tell whether a file is SQLite's."""
+    return os.path.isfile(path) and read_header(path).startswith(_HEADER)
 
 
 @contextlib.contextmanager
@@ -52,8 +57,7 @@ def read_file(path: str) -> Iterator[tuple[int, Iterator[ForeignRow]]]:
 def _opened(path: str) -> Iterator[Session]:
     """Give a session that only reads a file, and leaves nothing beside it."""
     deadline = time.monotonic() + BUSY_TIMEOUT.default
-    with open(path, "rb") as file:
-        uses_log = file.read(_HEADER_SIZE)[18:20] == _LOG_MODE
+    uses_log = read_header(path)[18:20] == _LOG_MODE
     mode = READ
     with contextlib.ExitStack() as stack:
         if uses_log and not (os.path.exists(f"{path}-wal") and os.path.exists(f"{path}-shm")):
@@ -65,22 +69,14 @@ def _opened(path: str) -> Iterator[Session]:
                 for suffix in ("", "-wal"):
                     shutil.copyfile(f"{path}{suffix}", os.path.join(folder, f"copy{suffix}"))
                 path, mode = os.path.join(folder, "copy"), READ
-        before = _appearance(path)
-        session = Database(path).session(deadline, mode)
-        stack.enter_context(closing(session.connection))
-        yield session
-        if mode == READ_UNCHANGING and _appearance(path) != before:
-            raise StoreUnavailable(f"others have begun to change the database {path}; try again")
-
-
-def _appearance(path: str) -> object:
-    """Return what changes when others begin to write to a file."""
-    status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns, os.path.exists(f"{path}-wal")
+        with kept_as_it_is(path, mode):
+            session = Database(path).session(deadline, mode)
+            stack.enter_context(closing(session.connection))
+            yield session
 
 
 def _last_id(session: Session) -> int:
-    if _columns(session, "sqlite_sequence"):
+    if columns_of(session, "sqlite_sequence"):
         row = session.execute("SELECT seq FROM sqlite_sequence WHERE name = 'projects'").fetchone()
         if row and isinstance(row[0], int):
             return row[0]
@@ -88,7 +84,7 @@ def _last_id(session: Session) -> int:
 
 
 def _select(session: Session, path: str) -> Iterator[ForeignRow]:
-    columns = _columns(session, "projects")
+    columns = columns_of(session, "projects")
     if not columns >= {"id", "name"}:
         raise StoreUnavailable(f"the database {path} holds no projects, neither Phoenix's nor ours")
     parts = [name if name in columns else "NULL" for name in ("description", "created_at", "updated_at")]
@@ -104,13 +100,6 @@ def _kind(session: Session) -> str:
         ("experiments", "project_name", "name", ProjectKind.EXPERIMENT),
         ("dataset_evaluators", "project_id", "id", ProjectKind.DATASET_EVALUATOR),
     ):
-        if column in _columns(session, table):
+        if column in columns_of(session, table):
             cases.append(f"WHEN {own} IN (SELECT {column} FROM {table}) THEN '{kind.value}'")
     return f"CASE {' '.join(cases)} ELSE 'standard' END"
-
-
-def _columns(session: Session, table: str) -> set[str]:
-    """Return the names of a table's columns, none if there is no such table."""
-    if not session.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
-        return set()
-    return {column[0] for column in session.execute(f"SELECT * FROM {table} LIMIT 0").description}

@@ -15,6 +15,8 @@ from .database import SQLITE_PATIENCE_SECONDS, WRITE, Database
 # In the header of a file (sqlite.org/fileformat2.html, 1.3): it has no log. One that has a log never says so.
 _ROLLBACK = b"\1\1"
 
+_HEADER_SIZE = 100
+
 _LOG_SECONDS = 1.0  # for which a log may be missing beside a file that others have just opened
 _SETTLING_SECONDS = 0.05  # longer than a change that has begun takes to end
 
@@ -119,29 +121,43 @@ def _is_fresh_copy(path: str) -> bool:
 
 
 def _header(path: str) -> bytes:
-    """Return the beginning of a file; nothing where this process has it open.
+    """Return the beginning of a file; nothing where this process has it open."""
+    return b"" if _is_open(path) else read_header(path)
 
-    To close a file ends all locks that the process has on it, SQLite's too.
+
+def read_header(path: str) -> bytes:
+    """Return the beginning of a file; nothing if it cannot be read.
+
+    To close a file ends all locks that the process has on it, SQLite's too. So where this process has it
+    open already, it is read through that.
     """
     with contextlib.suppress(OSError):
-        if not _is_open(path):
-            with open(path, "rb") as file:
-                return file.read(64)
+        descriptor = None
+        with contextlib.suppress(OSError):
+            descriptor = _descriptor(path)
+        if descriptor is not None:
+            return os.pread(descriptor, _HEADER_SIZE, 0)
+        with open(path, "rb") as file:
+            return file.read(_HEADER_SIZE)
     return b""
 
 
 def _is_open(path: str) -> bool:
     """Tell whether this process has a file open, as far as that can be told."""
     try:
-        wanted = os.stat(path)
-        descriptors = os.listdir("/dev/fd")
+        return _descriptor(path) is not None
     except OSError:
         return os.name == "posix"
-    for descriptor in descriptors:
+
+
+def _descriptor(path: str) -> int | None:
+    """Return a descriptor by which this process has a file open. Raises OSError if that cannot be told."""
+    wanted = os.stat(path)
+    for descriptor in map(int, os.listdir("/dev/fd")):
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(int(descriptor)), wanted):
-                return True
-    return False
+            if os.path.samestat(os.fstat(descriptor), wanted):
+                return descriptor
+    return None
 
 
 def status_of(path: str | bytes) -> os.stat_result | None:

@@ -39,10 +39,7 @@ def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
     session.execute(begin)
     (version,) = session.execute("PRAGMA user_version").fetchone()
     version = abs(version)
-    columns = set()
-    # PRAGMA table_info might answer from what the connection remembers; a query never does.
-    if session.execute("SELECT 1 FROM sqlite_master WHERE name = 'projects'").fetchone():
-        columns = {column[0] for column in session.execute("SELECT * FROM projects LIMIT 0").description}
+    columns = columns_of(session, "projects")
     if version > len(MIGRATIONS) and columns:
         raise StoreUnavailable(
             f"the database {path} has schema version {version}, but this program knows only versions up"
@@ -52,6 +49,14 @@ def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
     if not is_ours:
         raise StoreUnavailable(f"the database {path} belongs to another program: choose another file")
     return int(version)
+
+
+def columns_of(session: Session, table: str) -> set[str]:
+    """Return the names of a table's columns, none if there is no such table."""
+    # PRAGMA table_info might answer from what the connection remembers; a query never does.
+    if not session.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+        return set()
+    return {column[0] for column in session.execute(f"SELECT * FROM {table} LIMIT 0").description}
 
 
 def is_copy(session: Session) -> bool:
