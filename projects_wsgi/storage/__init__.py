@@ -42,6 +42,20 @@ _RECORD_SIZE = 50  # characters that a record without texts counts as
 _MAX_NAMES_TOLD = 10
 
 
+class PageQuery(NamedTuple):
+    """What a page is to hold: at most limit rows of these kinds, from first_id down.
+
+    folded: text that their folded names hold; "" is any. max_size: characters, after which no more rows
+    are used than the next one; None: all are.
+    """
+
+    first_id: int
+    limit: int
+    folded: str
+    kinds: Collection[ProjectKind]
+    max_size: int | None
+
+
 class BroughtIn(NamedTuple):
     """What bring_in has done: projects made, updated and skipped, and whether they kept their ids."""
 
@@ -106,12 +120,10 @@ class Store(ABC):
         wanted = {ProjectKind(kind) for kind in kinds}
         if first_id < 1 or not wanted:
             return []
-        folded = name_contains.casefold()
-        with Loan(self._searchers if folded else self._readers, self._busy_timeout) as session:
+        query = PageQuery(first_id, min(limit, MAX_ID), name_contains.casefold(), wanted, max_size)
+        with Loan(self._searchers if query.folded else self._readers, self._busy_timeout) as session:
             # Not kept in a variable: what is left of it must be gone before its connection is lent again.
-            return _fetch(
-                self._select_page(session, first_id, min(limit, MAX_ID), folded, wanted, max_size), max_size
-            )
+            return _fetch(self._select_page(session, query), max_size)
 
     def get(self, key: ProjectKey) -> Project:
         """Return the project of a key. Raises ProjectNotFound."""
@@ -332,19 +344,8 @@ class Store(ABC):
     # What an engine does. A key is an id (0 addresses nothing) or a name.
 
     @abstractmethod
-    def _select_page(
-        self,
-        session: Session,
-        first_id: int,
-        limit: int,
-        folded: str,
-        kinds: Collection[ProjectKind],
-        max_size: int | None,
-    ) -> Iterable[ProjectRow]:
-        """Return rows of these kinds, from first_id down, whose folded names hold the text.
-
-        max_size: characters, after which no more rows will be used; None: all will.
-        """
+    def _select_page(self, session: Session, query: PageQuery) -> Iterable[ProjectRow]:
+        """Return the rows of a page."""
 
     @abstractmethod
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from projects_wsgi import ProjectKind, Store
-from projects_wsgi.storage import postgres
+from projects_wsgi.storage import PageQuery, postgres
 
 from ..support.databases import Database, names
 
@@ -74,6 +74,7 @@ def test_the_server_ends_a_page_that_is_long_enough(database: Database) -> None:
         for number in range(20):
             store.create(f"project {number}", "é" * 100_000)
         with store._reading() as session:
-            rows = list(store._select_page(session, 2**63 - 1, 20, "", {ProjectKind.STANDARD}, 100_000))
+            query = PageQuery(2**63 - 1, 20, "", {ProjectKind.STANDARD}, 100_000)
+            rows = list(store._select_page(session, query))
         assert 2 <= len(rows) <= 6
         assert store.list_rows(limit=20, max_size=100_000) == rows[:2]

@@ -7,13 +7,13 @@ import datetime
 import hashlib
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, StoreError, StoreUnavailable
 from ...options import BUSY_TIMEOUT, MAX_CONNECTIONS
-from .. import OnChange, Record, Store
+from .. import OnChange, PageQuery, Record, Store
 from ..pool import Loan, Pool, Session
 from . import schema as tables
 from .database import MORE_SECONDS, Database
@@ -91,17 +91,10 @@ class PostgresStore(Store):
     def _commit(self, session: Session) -> None:
         pass
 
-    def _select_page(
-        self,
-        session: Session,
-        first_id: int,
-        limit: int,
-        folded: str,
-        kinds: Collection[ProjectKind],
-        max_size: int | None,
-    ) -> Iterable[ProjectRow]:
+    def _select_page(self, session: Session, query: PageQuery) -> Iterable[ProjectRow]:
+        first_id, limit, folded, kinds, max_size = query
         if len(folded) > _MAX_LIKE_LENGTH:
-            return islice(self._search(session, first_id, limit, folded, kinds, max_size), limit)
+            return islice(self._search(session, query), limit)
         conditions = ["id <= $1"]
         parameters: list[Any] = [first_id, limit]
         if kinds == {ProjectKind.STANDARD}:
@@ -125,14 +118,12 @@ class PostgresStore(Store):
             sql += f" WHERE coalesce(size_before, 0) <= ${len(parameters)} ORDER BY id DESC"
         return map(_parse_row, session.execute(sql, parameters))
 
-    def _search(
-        self, session: Session, first_id: int, limit: int, folded: str, *rest: Any
-    ) -> Iterator[ProjectRow]:
+    def _search(self, session: Session, query: PageQuery) -> Iterator[ProjectRow]:
         """Give the rows whose names hold a long text, of those that hold its beginning."""
-        rows: list[ProjectRow] = [(first_id + 1, "", None)]
-        while rows:
-            rows = [*self._select_page(session, rows[-1][0] - 1, limit, folded[:_MAX_LIKE_LENGTH], *rest)]
-            yield from (row for row in rows if folded in row[1].casefold())
+        part = query._replace(folded=query.folded[:_MAX_LIKE_LENGTH])
+        while rows := list(self._select_page(session, part)):
+            yield from (row for row in rows if query.folded in row[1].casefold())
+            part = part._replace(first_id=rows[-1][0] - 1)
 
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
         condition, value = _address(key)

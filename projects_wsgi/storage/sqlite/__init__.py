@@ -6,12 +6,12 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, StoreReadOnly
 from ...options import BUSY_TIMEOUT, MAX_DATABASE_SIZE
-from .. import OnChange, Record, Store, upkeep
+from .. import OnChange, PageQuery, Record, Store, upkeep
 from ..pool import Loan, Pool, Session
 from .database import MEMORY, Database, Memory
 from .file import File, real_path
@@ -30,13 +30,9 @@ _SELECT_ROWS = "SELECT id, name, description FROM projects"
 _SELECT = "SELECT id, name, description, kind, created_at, updated_at FROM projects"
 _SELECT_ROW_BY_ID = f"{_SELECT_ROWS} WHERE id = ?"
 _SELECT_ROW_BY_NAME = f"{_SELECT_ROWS} WHERE name = ?"
-_BRING_IN = (
+_INSERT = (  # with NULL for a new id
     "INSERT INTO projects (id, name, folded_name, kind, created_at, updated_at, description)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-_INSERT = (
-    "INSERT INTO projects (name, folded_name, kind, created_at, updated_at, description)"
-    " VALUES (?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -143,15 +139,9 @@ class SQLiteStore(Store):
 
     # What the base class asks of an engine
 
-    def _select_page(
-        self,
-        session: Session,
-        first_id: int,
-        limit: int,
-        folded: str,
-        kinds: Collection[ProjectKind],
-        _: int | None,  # the rows come one by one
-    ) -> Iterable[ProjectRow]:
+    def _select_page(self, session: Session, query: PageQuery) -> Iterable[ProjectRow]:
+        # The rows come one by one, so nothing need be done for max_size.
+        first_id, limit, folded, kinds, _ = query
         conditions = ["id <= ?"]
         parameters: list[Any] = [first_id]
         if kinds == {ProjectKind.STANDARD}:
@@ -185,7 +175,7 @@ class SQLiteStore(Store):
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
         text = now.replace("+00:00", "Z")
         changes_before = session.connection.total_changes
-        cursor = session.execute(_INSERT, (name, folded, kind.value, text, text, description))
+        cursor = session.execute(_INSERT, (None, name, folded, kind.value, text, text, description))
         if session.connection.total_changes - changes_before == 1:
             time = datetime.datetime.fromisoformat(now)
             return Project(cursor.lastrowid, name, description, kind, time, time)
@@ -243,7 +233,7 @@ class SQLiteStore(Store):
             (number if keeps_ids else None, name, name.casefold(), kind, created_at, updated_at, description)
             for number, name, description, kind, created_at, updated_at in records
         ]
-        count: int = session.connection.executemany(_BRING_IN, rows).rowcount
+        count: int = session.connection.executemany(_INSERT, rows).rowcount
         return count
 
     def _set_descriptions(self, session: Session, records: Sequence[Record]) -> int:
