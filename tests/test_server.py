@@ -27,7 +27,7 @@ from projects_wsgi import connection as connections
 from projects_wsgi import server as bundled
 from projects_wsgi.server import Server
 
-from .support.process import environment, running_server
+from .support.process import environment, running, running_server
 
 # The time that a request may take, in the tests of that; in seconds.
 TIMEOUT = 0.3
@@ -41,14 +41,8 @@ def serving(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sockets, "MAX_CONNECTIONS", max_connections or sockets.MAX_CONNECTIONS)
         server = Server(host, 0, application, **options)
-    with server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with server, running(server):
+        yield server
 
 
 @pytest.fixture

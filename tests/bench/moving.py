@@ -24,47 +24,42 @@ def measure_command(*arguments: str, folder: Path, count: int, limit: float, mos
     return Row({column: f"{seconds:.1f} s"}, checks)
 
 
-def export(sizes: Sizes, files: Files) -> tuple[str, Row]:
-    """Export a file of the most projects, if that is not done yet; return the name of the lines."""
-    name = f"{sizes.most}.jsonl"
-    database = str(files.filled(sizes.most))
-    row = measure_command(
-        *("export", name, "--force", "--db", database),
+def measure_export(sizes: Sizes, files: Files) -> Row:
+    return measure_command(
+        *("export", lines(sizes), "--force", "--db", str(files.filled(sizes.most))),
         folder=files.folder,
         count=sizes.most,
         limit=50,
         most_mib=48,
     )
-    return name, row
 
 
-def measure_import(sizes: Sizes, files: Files) -> Row:
-    name, _ = export(sizes, files)
+def measure_import(sizes: Sizes, files: Files, database: str, limit: float) -> Row:
+    if not (files.folder / lines(sizes)).exists():
+        measure_export(sizes, files)
     return measure_command(
-        *("import", name, "--db", f"imported-{name}.db"),
+        *("import", lines(sizes), "--db", database),
         folder=files.folder,
         count=sizes.most,
-        limit=50,
+        limit=limit,
         most_mib=192,
     )
 
 
 def measure_import_into_postgres(sizes: Sizes, files: Files) -> Row:
-    name, _ = export(sizes, files)
     with running_cluster(**SETTINGS) as cluster:
-        return measure_command(
-            *("import", name, "--db", cluster.url()),
-            folder=files.folder,
-            count=sizes.most,
-            limit=20,
-            most_mib=192,
-        )
+        return measure_import(sizes, files, cluster.url(), 20)
+
+
+def lines(sizes: Sizes) -> str:
+    """Return the name of the file that holds the most projects, as lines."""
+    return f"{sizes.most}.jsonl"
 
 
 def table(sizes: Sizes, files: Files) -> Table:
     rows: dict[str, Callable[[], Row]] = {
-        f"export of {sizes.most:,} projects": lambda: export(sizes, files)[1],
-        f"import of {sizes.most:,} lines": lambda: measure_import(sizes, files),
+        f"export of {sizes.most:,} projects": lambda: measure_export(sizes, files),
+        f"import of {sizes.most:,} lines": lambda: measure_import(sizes, files, "imported.db", 50),
         f"import of {sizes.most:,} lines into PostgreSQL": lambda: measure_import_into_postgres(sizes, files),
     }
     return Table(

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from typing import Any, Callable
 
 import pytest
@@ -11,6 +9,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from projects_wsgi import ProjectsApp, make_app
 from projects_wsgi.server import Server
+from projects_wsgi.testing import live_server
+from tests.support.process import running
 
 CHROMIUM = "/usr/bin/chromium"  # Debian's; Playwright's own would be downloaded
 
@@ -60,14 +60,8 @@ def open_page(browser: Browser) -> Iterator[Open]:
 @contextlib.contextmanager
 def serving(application: Any, port: int = 0) -> Iterator[str]:
     """Serve an application until the block ends; give its URL."""
-    with Server("127.0.0.1", port, application) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.url
-        finally:
-            server.shutdown()
-            thread.join()
+    with Server("127.0.0.1", port, application) as server, running(server):
+        yield server.url
 
 
 def make(projects: Iterable[str | Mapping[str, Any]] = (), **options: Any) -> ProjectsApp:
@@ -84,9 +78,7 @@ def serve() -> Iterator[Serve]:
     with contextlib.ExitStack() as stack:
 
         def serve(*projects: str | Mapping[str, Any], **options: Any) -> str:
-            app = make(projects, **options)
-            stack.enter_context(closing(app.store))
-            return stack.enter_context(serving(app))
+            return stack.enter_context(live_server(projects, **options))
 
         yield serve
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,19 +10,9 @@ from typing import Any
 
 from projects_wsgi import make_app
 from projects_wsgi.server import Server
+from tests.support.process import running
 
 HTML = "text/html; charset=utf-8"
-
-
-@contextlib.contextmanager
-def running(server: Any) -> Iterator[Any]:
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 @contextlib.contextmanager

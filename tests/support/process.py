@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -69,6 +70,18 @@ class Process(Server):
 def check_secret(output: str) -> None:
     """Fail if what a process has written holds the password of a database."""
     assert PASSWORD not in output, f"the password of the database was shown: {output}"
+
+
+@contextlib.contextmanager
+def running(server: Any) -> Iterator[Any]:
+    """Let a server within this process serve until the block ends."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def environment(**environ: str) -> dict[str, str]:
