@@ -110,6 +110,9 @@ test-package: $(VENV)/.dev ## build the package, install it in a new environment
 	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
 	cd $(VENV)-package && bin/projects-wsgi --version
 
+options-table: $(VENV)/.test ## put the table of options, made from the code, into the README
+	$(BIN)/python -m tests.support.options_table
+
 pythons: ## list this machine's other Pythons: one of each version, 3.9 and later
 	@this=$$($(PYTHON) -c 'import sys; print(sys.version_info[1])'); \
 	for minor in 9 10 11 12 13 14 15; do \
@@ -211,5 +214,5 @@ $(VENV)/.dev: $(VENV)/.test
 	@touch $@
 
 .PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-browser \
-	test-hosts test-fuzz test-phoenix record test-package pythons environment test-python test-pythons \
-	test-old-sqlite vendor zipapp bench bench-smoke lint format types
+	test-hosts test-fuzz test-phoenix record test-package options-table pythons environment test-python \
+	test-pythons test-old-sqlite vendor zipapp bench bench-smoke lint format types

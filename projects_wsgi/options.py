@@ -20,6 +20,7 @@ class Option(NamedTuple):
     minimum, maximum: the bounds of a number, inclusive. maximum None: no bound.
     engine: "SQLite" or "PostgreSQL" if only stores of that kind have it.
     pattern, meaning: a regular expression that each text of a tuple matches, and what they are.
+    keyword: the name of make_app's argument, where that is another one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Option(NamedTuple):
     engine: str = ""
     pattern: str = ""
     meaning: str = ""
+    keyword: str = ""
 
     @property
     def flag(self) -> str:
@@ -97,6 +99,7 @@ DATABASE = Option(
     "projects.db",
     "the SQLite file, created if missing, or a postgresql:// URL; :memory: keeps nothing",
     "FILE",
+    keyword="database",
 )
 HOST = Option("host", str, "127.0.0.1", "the name or address to listen on, IPv4 or IPv6", "HOST")
 PORT = Option("port", int, 6006, "the port to listen on; 0 picks a free one", "PORT", maximum=65_535)
@@ -162,7 +165,7 @@ ALLOWED_HOSTS = Option(
     meaning="the names of hosts, like phoenix.example",
 )
 READ_ONLY = Option("read_only", bool, False, "answer every change with 403")
-NO_PAGE = Option("no_page", bool, False, "serve no page for people, only the API")
+NO_PAGE = Option("no_page", bool, False, "serve no page for people, only the API", keyword="page")
 OPEN = Option("open", bool, False, "open the page in a browser")
 QUIET = Option("quiet", bool, False, "do not log requests")
 
