@@ -15,7 +15,7 @@ from . import __version__, commands, signals
 from .auth import KeysError, Role
 from .commands import PROGRAM
 from .model import StoreError
-from .options import DATABASE, KEYS, OPTIONS, PORT, SCHEMA, Option
+from .options import API_KEY, DATABASE, KEYS, OPTIONS, PORT, SCHEMA, Option
 from .storage import CONFLICT_RULES
 
 _KEYS_FILE = KEYS._replace(default=commands.KEYS_FILE, help="the keys file")  # which keys commands need
@@ -35,18 +35,19 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
         if isinstance(stream, io.TextIOWrapper):  # a file's name may not be in its encoding
             stream.reconfigure(errors="backslashreplace")
     try:
-        settings = parse_settings(arguments, os.environ if environ is None else environ)
+        settings = vars(parse_settings(arguments, os.environ if environ is None else environ))
     except SystemExit:
         _let_go_of_output()
         raise
     except OSError as error:  # from a parser that cannot print its help
         return _fail(f"cannot write the output: {error.strerror}")
+    command = settings.pop("run")
     try:
         signals.hold_signals(False)
-        status = _run(settings)
+        status = _run(command, settings)
         signals.hold_signals()
     except KeyboardInterrupt:
-        status = 0 if settings.run is _serve else 130
+        status = 0 if command is commands.serve else 130
     return status
 
 
@@ -62,11 +63,13 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
-def _run(settings: argparse.Namespace) -> int:
+def _run(command: Callable[..., int | None], settings: dict[str, Any]) -> int:
     try:
-        return settings.run(settings) or 0
+        return command(**settings) or 0
     except (commands.CommandError, KeysError, StoreError) as error:
         return _fail(str(error))
+    except FileExistsError as error:
+        return _fail(f"{error}; overwrite it with --force")
     except BrokenPipeError:  # whoever reads it has enough
         return _fail("")
 
@@ -94,22 +97,14 @@ def _let_go_of_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _serve(settings: argparse.Namespace) -> int:
-    values = {option.name: getattr(settings, option.name) for option in OPTIONS}
-    return commands.serve(values.pop(DATABASE.name), admin_secret=settings.admin_secret, **values)
-
-
 def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
-    """Return the function to run and its options: from the command line, the environment, or the default.
+    """Return the function to run and its arguments: from the command line, the environment, or the default.
 
     Exits with 2 after printing what is wrong with an argument or a variable.
     """
     parser = build_parser()
     settings = parser.parse_args(arguments)
-    settings.admin_secret = environ.get(commands.ADMIN_SECRET_VARIABLE) or None
-    if getattr(settings, "api_key", "") is None:
-        settings.api_key = environ.get(commands.API_KEY_VARIABLE) or None
-    for option in settings.options:
+    for option in vars(settings).pop("options"):
         text, source = getattr(settings, option.name, None), f"argument {option.flag}"
         if text is None:
             text, source = environ.get(option.variable) or None, f"environment variable {option.variable}"
@@ -125,6 +120,8 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
         except ValueError as error:
             parser.error(f"{source}: {error}")
         setattr(settings, option.name, value)
+    if settings.run is commands.serve:
+        settings.admin_secret = environ.get(commands.ADMIN_SECRET_VARIABLE) or None
     return settings
 
 
@@ -134,16 +131,12 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROGRAM, description="Serve the projects API of Arize Phoenix from an SQLite file or PostgreSQL."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    _add_options(parser, _serve, OPTIONS)
+    _add_options(parser, commands.serve, OPTIONS)
     add = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Command).add_parser
     add("serve", help="serve the projects; the command when none is given", build=_build_serve)
     add("check", help="look for faults in a database; exit with 1 if it has any", build=_build_check)
     add("backup", help="copy a database, also one in use", build=_build_backup)
-    add(
-        "restore",
-        help="replace what a database holds, also one in use, by a backup",
-        build=_build_restore,
-    )
+    add("restore", help="replace what a database holds, also one in use, by a backup", build=_build_restore)
     add("export", help="write all projects as lines of JSON", build=_build_export)
     add("import", help="bring in the projects of a Phoenix, a database or a file", build=_build_import)
     add("keys", help="add, list or revoke keys", build=_build_keys)
@@ -174,22 +167,22 @@ class _Command(_Parser):
 
 
 def _build_serve(parser: argparse.ArgumentParser) -> None:
-    _add_options(parser, _serve, OPTIONS)
+    _add_options(parser, commands.serve, OPTIONS)
 
 
 def _build_check(parser: argparse.ArgumentParser) -> None:
-    _add_options(parser, lambda it: commands.check(it.db), [_EXISTING])
+    _add_options(parser, commands.check, [_EXISTING])
 
 
 def _build_backup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", metavar="DEST", help="the file to create")
     parser.add_argument("--force", action="store_true", help="overwrite DEST if it exists")
-    _add_options(parser, lambda it: commands.back_up(it.db, it.destination, overwrite=it.force), [_EXISTING])
+    _add_options(parser, commands.back_up, [_EXISTING])
 
 
 def _build_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("backup", metavar="BACKUP", help="the file that backup made")
-    _add_options(parser, lambda it: commands.restore(it.db, it.backup), [DATABASE])
+    _add_options(parser, commands.restore, [DATABASE])
 
 
 def _build_export(parser: argparse.ArgumentParser) -> None:
@@ -197,11 +190,7 @@ def _build_export(parser: argparse.ArgumentParser) -> None:
         "destination", metavar="DEST", nargs="?", help="the file to create; else, they are printed"
     )
     parser.add_argument("--force", action="store_true", help="overwrite DEST if it exists")
-    _add_options(
-        parser,
-        lambda it: commands.export(it.db, it.schema, it.destination, overwrite=it.force),
-        [_WITH_PROJECTS, SCHEMA],
-    )
+    _add_options(parser, commands.export, [_WITH_PROJECTS, SCHEMA])
 
 
 def _build_import(parser: argparse.ArgumentParser) -> None:
@@ -212,7 +201,6 @@ def _build_import(parser: argparse.ArgumentParser) -> None:
         help="a Phoenix's phoenix.db, also in use; the http:// or https:// URL of a Phoenix; a database of"
         " ours, file or postgresql:// URL; a file of JSON lines, or - for those of standard input",
     )
-    parser.add_argument("--api-key", metavar="KEY", help=f"for a server ({commands.API_KEY_VARIABLE})")
     parser.add_argument(
         "--on-conflict",
         choices=CONFLICT_RULES,
@@ -224,50 +212,37 @@ def _build_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--skip-invalid", action="store_true", help="leave out what cannot be kept here")
     parser.add_argument("--dry-run", action="store_true", help="change nothing, but say what would be done")
-    _add_options(parser, _import, [DATABASE, SCHEMA])
-
-
-def _import(it: argparse.Namespace) -> None:
-    commands.import_(
-        it.db,
-        it.schema,
-        it.source,
-        key=it.api_key,
-        on_conflict=it.on_conflict,
-        new_ids=it.new_ids,
-        skip_invalid=it.skip_invalid,
-        dry_run=it.dry_run,
-    )
+    _add_options(parser, commands.import_, [DATABASE, SCHEMA, API_KEY])
 
 
 def _build_keys(parser: argparse.ArgumentParser) -> None:
-    subparsers = parser.add_subparsers(
+    add = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
-    )
+    ).add_parser
 
-    add = subparsers.add_parser("add", help="create a key and print it, once")
-    add.add_argument("name", metavar="NAME", help="a unique name for it")
-    add.add_argument("--role", choices=[role.value for role in Role], required=True, help="what it allows")
-    add.add_argument("--expires", metavar="90d|DATE", help="its last day, in UTC")
-    _add_options(add, lambda it: commands.add_key(it.keys, it.name, it.role, it.expires), [_KEYS_FILE])
+    adder = add("add", help="create a key and print it, once")
+    adder.add_argument("name", metavar="NAME", help="a unique name for it")
+    adder.add_argument("--role", choices=[role.value for role in Role], required=True, help="what it allows")
+    adder.add_argument("--expires", metavar="90d|DATE", help="its last day, in UTC")
+    _add_options(adder, commands.add_key, [_KEYS_FILE])
 
-    list_ = subparsers.add_parser("list", help="show name, role, day made and last day")
-    _add_options(list_, lambda it: commands.list_keys(it.keys), [_KEYS_FILE])
+    lister = add("list", help="show name, role, day made and last day")
+    _add_options(lister, commands.list_keys, [_KEYS_FILE])
 
-    revoke = subparsers.add_parser("revoke", help="make a key invalid")
-    revoke.add_argument("name", metavar="NAME", help="its name")
-    _add_options(revoke, lambda it: commands.revoke_key(it.keys, it.name), [_KEYS_FILE])
+    revoker = add("revoke", help="make a key invalid")
+    revoker.add_argument("name", metavar="NAME", help="its name")
+    _add_options(revoker, commands.revoke_key, [_KEYS_FILE])
 
 
 def _add_options(parser: argparse.ArgumentParser, run: Callable[..., Any], options: Iterable[Option]) -> None:
-    """Give a command its options and the function that runs it, which returns the exit status or None."""
+    """Give a command its options and the function that runs it, which takes each value by its name."""
     parser.set_defaults(run=run, options=options)
     parser.epilog = "If an option is not given, the environment variable beside it is used."
     for option in options:
-        default = "" if option.default in (None, False) else f"default: {option.default}; "
+        default = "" if option.default is None or option.kind is bool else f"default: {option.default}; "
         text = f"{option.help} ({default}{option.variable})"
         value: dict[str, Any] = {"metavar": option.metavar}
         if option.kind is bool:
             value = {"action": "store_const", "const": "true"}
         # No default here: a subcommand's default would overwrite what is given before its name.
-        parser.add_argument(option.flag, help=text, default=argparse.SUPPRESS, **value)
+        parser.add_argument(option.flag, dest=option.name, help=text, default=argparse.SUPPRESS, **value)

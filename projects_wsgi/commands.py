@@ -10,10 +10,11 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from . import SQLiteStore, Store, keys, make_app, signals
+from . import SQLiteStore, Store, make_app, signals
+from . import keys as keyring
 from .auth import Role
 from .model import ChangeForbidden, NamesExist, ProjectsInvalid, SourceUnavailable
 from .origins import ANY
@@ -29,7 +30,6 @@ PROGRAM = "projects-wsgi"
 MEMORY = ":memory:"  # as a database
 KEYS_FILE = "projects.keys"  # what the keys commands take by default
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"  # named as in Phoenix
-API_KEY_VARIABLE = "PHOENIX_API_KEY"  # likewise
 _MOST_SECONDS_TO_STOP = 7
 
 
@@ -43,7 +43,6 @@ def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **o
     workers: how many processes do. quiet: whether requests are not logged.
     Raises CommandError, StoreError, KeysError.
     """
-    options["page"] = not options.pop("no_page")
     if options["open"] and not options["page"]:
         raise CommandError("--open: with --no-page there is nothing to open")
     allow_many_connections()
@@ -163,20 +162,6 @@ def _open_page(server: Server) -> None:
         warn(f"no browser was found; open {url}")
 
 
-def say(text: str, *, is_done: bool = False) -> None:
-    """Print what a command has to say. Raises CommandError if that cannot be; BrokenPipeError.
-
-    is_done: whether the text tells of something that was done, which the error must tell then.
-    """
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        done = f"{text}; but " if is_done else ""
-        raise CommandError(f"{done}cannot write the output: {error.strerror}") from None
-
-
 def warn(text: str) -> None:
     """Print a warning; if that cannot be, go on."""
     with contextlib.suppress(OSError):
@@ -195,65 +180,51 @@ def check(database: str) -> int:
     _refuse_url(database, "a PostgreSQL server checks itself, and pg_amcheck its files")
     with upkeep.opened_as_it_is(database) as session:
         faults = upkeep.find_faults(session)
-    say("\n".join(faults) or f"{database}: ok")
+    _say("\n".join(faults) or f"{database}: ok")
     return 1 if faults else 0
 
 
-def back_up(database: str, destination: str, *, overwrite: bool) -> None:
-    """Copy a database, which may be in use, to a file. Raises CommandError if the file exists; StoreError."""
+def back_up(database: str, destination: str, force: bool) -> None:
+    """Copy a database, which may be in use, to a file. Raises FileExistsError, StoreError."""
     _refuse_url(database, "pg_dump copies a PostgreSQL database")
-    progress = _draw_progress if sys.stderr.isatty() else None
-    try:
-        with upkeep.opened_as_it_is(database) as session:
-            upkeep.copy(session, destination, progress, overwrite=overwrite)
-    except FileExistsError as error:
-        raise CommandError(f"{error}; overwrite it with --force") from None
-    say(f"{database} is copied to {destination}", is_done=True)
+    with upkeep.opened_as_it_is(database) as session:
+        upkeep.copy(session, destination, _draw_progress, overwrite=force)
+    _say(f"{database} is copied to {destination}", is_done=True)
 
 
 def restore(database: str, backup: str) -> None:
     """Replace the contents of a database, which may be in use, by a backup. Raises StoreError."""
     _refuse_url(database, "pg_restore restores a PostgreSQL database")
-    progress = _draw_progress if sys.stderr.isatty() else None
     with contextlib.closing(SQLiteStore(database)) as store:
-        store.restore(backup, progress)
-    say(f"{database} holds what {backup} does", is_done=True)
+        store.restore(backup, _draw_progress)
+    _say(f"{database} holds what {backup} does", is_done=True)
 
 
-def export(database: str, schema: str | None, destination: str | None, *, overwrite: bool) -> None:
+def export(database: str, schema: str | None, destination: str | None, force: bool) -> None:
     """Write all projects as lines of JSON, to a file or to standard output. Raises as back_up."""
     from . import transfer  # which would make the server start later
 
     if database == MEMORY:
         raise CommandError("there is nothing to export in :memory:; give --db")
-    if destination is None:
-        with contextlib.closing(_open(database, schema, read_only=True)) as store:
-            try:
+    with contextlib.closing(_open(database, schema, read_only=True)) as store:
+        if destination is None:
+            with _writing_output():
                 transfer.write_lines(store, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise CommandError(f"cannot write the output: {error.strerror}") from None
-        return
-    with contextlib.closing(_open(database, schema, read_only=True)) as store:
+            return
         source = MEMORY if is_url(database) else store.location
-        try:
-            with upkeep.new_file(destination, source, overwrite=overwrite) as path, open(path, "wb") as file:
-                count = transfer.write_lines(store, file)
-                file.flush()
-                os.fsync(file.fileno())
-        except FileExistsError as error:
-            raise CommandError(f"{error}; overwrite it with --force") from None
-    say(f"{_many(count)} of {store.location} exported to {destination}", is_done=True)
+        with upkeep.new_file(destination, source, overwrite=force) as path, open(path, "wb") as file:
+            count = transfer.write_lines(store, file)
+            file.flush()
+            os.fsync(file.fileno())
+    _say(f"{_many(count)} of {store.location} exported to {destination}", is_done=True)
 
 
 def import_(
     database: str,
     schema: str | None,
     source: str,
-    *,
-    key: str | None,
+    api_key: str | None,
     on_conflict: str,
     new_ids: bool,
     skip_invalid: bool,
@@ -267,14 +238,18 @@ def import_(
         raise CommandError("what is imported into :memory: would be gone at once; give --db")
     if dry_run and not is_url(database) and not os.path.exists(database):
         database = MEMORY  # which holds what a new file would
-    draw = _draw_transfer if sys.stderr.isatty() else lambda done, total: None
     try:
-        with transfer.open_source(source, key) as opened, transfer.Stage(opened, new_ids=new_ids) as stage:
+        with (
+            transfer.open_source(source, api_key) as opened,
+            transfer.Stage(opened, new_ids=new_ids) as stage,
+        ):
             # Read first: if it cannot be, no database is made.
-            stage.fill(skip_invalid=skip_invalid, progress=draw)
+            stage.fill(skip_invalid=skip_invalid, progress=_draw_progress)
             is_read_only = dry_run and database != MEMORY
             with contextlib.closing(_open(database, schema, read_only=is_read_only)) as store:
-                report = stage.bring_into(store, on_conflict=on_conflict, dry_run=dry_run, progress=draw)
+                report = stage.bring_into(
+                    store, on_conflict=on_conflict, dry_run=dry_run, progress=_draw_progress
+                )
     except ProjectsInvalid as error:
         _list_invalid(error.reasons, error.count)
         raise CommandError(
@@ -287,7 +262,7 @@ def import_(
     except (SourceUnavailable, ChangeForbidden) as error:
         raise CommandError(f"{error}; nothing is imported") from None
     _list_invalid(report.reasons, report.invalid)
-    say(_summarize(report, time.monotonic() - began, dry_run, new_ids), is_done=True)
+    _say(_summarize(report, time.monotonic() - began, dry_run, new_ids), is_done=True)
 
 
 def _list_invalid(reasons: list[str], count: int) -> None:
@@ -311,6 +286,52 @@ def _many(count: int) -> str:
     return f"{count:,} project{'' if count == 1 else 's'}"
 
 
+def add_key(keys: str, name: str, role: str, expires: str | None) -> None:
+    """Add a key to a keys file and print the key. Raises CommandError for a bad date; KeysError.
+
+    expires: its last day in UTC, as days from now ("90d") or as a date; None: it has none.
+    """
+    last_day = None if expires is None else _parse_last_day(expires)
+    key = keyring.add_key(keys, name, Role(role), last_day)
+    try:
+        print(key, flush=True)
+    except OSError as error:
+        keyring.revoke_key(keys, name)
+        raise CommandError(f"cannot print the key: {error.strerror}; {name} was not added") from None
+    with contextlib.suppress(OSError):
+        print(f"This key of {name} is shown only now; {keys} holds only its SHA-256.", file=sys.stderr)
+
+
+def list_keys(keys: str) -> None:
+    """Print name, role, day made and last day of each key in a file. Raises KeysError for a bad file."""
+    lines = [f"{'NAME':<24} {'ROLE':<7} {'MADE':<11} EXPIRES"]
+    for key in keyring.read_keys(keys):
+        expires = f"{key.expires or 'never'}{' (past)' if key.is_expired() else ''}"
+        lines.append(f"{key.name:<24} {key.role.value:<7} {key.made!s:<11} {expires}")
+    _say("\n".join(lines))
+
+
+def revoke_key(keys: str, name: str) -> None:
+    """Remove a key from a keys file. Raises KeysError for a bad file or where there is no such key."""
+    keyring.revoke_key(keys, name)
+    _say(f"{name} is revoked; servers that use {keys} will know within two seconds", is_done=True)
+
+
+def _parse_last_day(text: str) -> datetime.date:
+    if re.fullmatch("[0-9]{1,5}d", text):
+        return keyring.today() + datetime.timedelta(days=int(text[:-1]))
+    try:
+        day = keyring.parse_day(text)
+    except ValueError:
+        raise CommandError(f"--expires {text!r}: neither days like 90d nor a date like 2026-12-31") from None
+    if day < keyring.today():
+        raise CommandError(f"--expires {text} is past")
+    return day
+
+
+# What the commands share
+
+
 def _open(database: str, schema: str | None, *, read_only: bool) -> Store:
     try:
         return open_store(database, read_only=read_only, schema=schema)
@@ -323,57 +344,30 @@ def _refuse_url(database: str, instead: str) -> None:
         raise CommandError(f"this command is for SQLite files: {instead}")
 
 
-def add_key(file: str, name: str, role: str, expires: str | None) -> None:
-    """Add a key to a keys file and print the key. Raises CommandError for a bad date; KeysError.
+def _say(text: str, *, is_done: bool = False) -> None:
+    """Print a text. is_done: whether it tells of something that was done: an error tells it, too."""
+    with _writing_output(f"{text}; but " if is_done else ""):
+        print(text, flush=True)
 
-    expires: its last day in UTC, as days from now ("90d") or as a date; None: it has none.
-    """
-    last_day = None if expires is None else _parse_last_day(expires)
-    key = keys.add_key(file, name, Role(role), last_day)
+
+@contextlib.contextmanager
+def _writing_output(beginning: str = "") -> Iterator[None]:
+    """Raise CommandError for an output that cannot be written, and that with a beginning."""
     try:
-        print(key, flush=True)
+        yield
+    except BrokenPipeError:  # whoever read it has enough
+        raise
     except OSError as error:
-        keys.revoke_key(file, name)
-        raise CommandError(f"cannot print the key: {error.strerror}; {name} was not added") from None
-    with contextlib.suppress(OSError):
-        print(f"This key of {name} is shown only now; {file} holds only its SHA-256.", file=sys.stderr)
+        raise CommandError(f"{beginning}cannot write the output: {error.strerror}") from None
 
 
-def list_keys(file: str) -> None:
-    """Print name, role, day made and last day of each key in a file. Raises KeysError for a bad file."""
-    lines = [f"{'NAME':<24} {'ROLE':<7} {'MADE':<11} EXPIRES"]
-    for key in keys.read_keys(file):
-        expires = f"{key.expires or 'never'}{' (past)' if key.is_expired() else ''}"
-        lines.append(f"{key.name:<24} {key.role.value:<7} {key.made!s:<11} {expires}")
-    say("\n".join(lines))
-
-
-def revoke_key(file: str, name: str) -> None:
-    """Remove a key from a keys file. Raises KeysError for a bad file or where there is no such key."""
-    keys.revoke_key(file, name)
-    say(f"{name} is revoked; servers that use {file} will know within two seconds", is_done=True)
-
-
-def _parse_last_day(text: str) -> datetime.date:
-    if re.fullmatch("[0-9]{1,5}d", text):
-        return keys.today() + datetime.timedelta(days=int(text[:-1]))
-    try:
-        day = keys.parse_day(text)
-    except ValueError:
-        raise CommandError(f"--expires {text!r}: neither days like 90d nor a date like 2026-12-31") from None
-    if day < keys.today():
-        raise CommandError(f"--expires {text} is past")
-    return day
-
-
-def _draw_transfer(done: int, total: int | None) -> None:
+def _draw_progress(done: int, total: int | None) -> None:
+    """Show on a terminal how much is done. total: None: nobody knows yet, and it is projects."""
+    if not sys.stderr.isatty():
+        return
     if total is None:
         print(f"\r{done:,} projects read", end="", file=sys.stderr, flush=True)
-    else:
-        _draw_progress(done, total)
-
-
-def _draw_progress(done: int, total: int) -> None:
+        return
     bar = "#" * (40 * done // total)
     end = "" if done < total else "\n"
     print(f"\r[{bar:<40}] {100 * done // total:3d} %", end=end, file=sys.stderr, flush=True)

@@ -7,20 +7,22 @@ import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-_TRUE = ("1", "true", "yes", "on")
-_FALSE = ("0", "false", "no", "off")
+_BOOLEANS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
 
 
 class Option(NamedTuple):
     """One option. It can check numbers and texts given in Python, and parse a value given as text.
 
-    name: as in Python; max_page_size is --max-page-size on the command line.
-    kind: the type of its value: str, int, float (seconds, always above 0), bool, or tuple (of texts).
+    name: as in Python. spelling: on the command line, if that is another than max-page-size for
+        max_page_size. kind: the type of its value: str, int, float (seconds, always above 0), tuple (of
+        texts), or bool: what is True by default is made False on the command line.
     default: if it is None, None is allowed as a value. metavar: the name of its value in --help.
     minimum, maximum: the bounds of a number, inclusive. maximum None: no bound.
     engine: "SQLite" or "PostgreSQL" if only stores of that kind have it.
     pattern, meaning: a regular expression that each text of a tuple matches, and what they are.
-    keyword: the name of make_app's argument, where that is another one.
     """
 
     name: str
@@ -33,17 +35,18 @@ class Option(NamedTuple):
     engine: str = ""
     pattern: str = ""
     meaning: str = ""
-    keyword: str = ""
+    spelling: str = ""
+    own_variable: str = ""
 
     @property
     def flag(self) -> str:
         """The option on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + (self.spelling or self.name.replace("_", "-"))
 
     @property
     def variable(self) -> str:
         """The environment variable that is used if the option is not on the command line."""
-        return f"PROJECTS_WSGI_{self.name.upper()}"
+        return self.own_variable or "PROJECTS_WSGI_" + self.flag[2:].replace("-", "_").upper()
 
     def check(self, value: object) -> None:
         """Raise ValueError, which says what the option must be, unless a number or texts are allowed."""
@@ -52,27 +55,26 @@ class Option(NamedTuple):
 
     def parse(self, text: str) -> Any:
         """Return the value of a text. Raises ValueError, which says what the text must be."""
-        if self.kind is str and text:
-            return text
-        if self.kind is bool and text.lower() in _TRUE + _FALSE:
-            return text.lower() in _TRUE
-        if self.kind is tuple:
-            texts = tuple(map(str.strip, text.split(",")))
-            if self._accepts(texts):
-                return texts
+        value: Any = text
+        if self.kind is bool and text.lower() in _BOOLEANS:
+            value = _BOOLEANS[text.lower()] != self.default
+        elif self.kind is tuple:
+            value = tuple(map(str.strip, text.split(",")))
         # int() alone would accept blanks, underscores and the digits of other scripts.
-        if self.kind is float or (self.kind is int and text.isascii() and text.isdigit()):
+        elif self.kind is float or (self.kind is int and text.isascii() and text.isdigit()):
             with contextlib.suppress(ValueError):
                 value = self.kind(text)
-                if self._accepts(value):
-                    return value
-        raise ValueError(f"{text!r} is not {self._expected()}")
+        if not self._accepts(value):
+            raise ValueError(f"{text!r} is not {self._expected()}")
+        return value
 
     def _accepts(self, value: Any) -> bool:
         if self.kind is tuple:
             if isinstance(value, str) or not isinstance(value, Collection):
                 return False
             return all(isinstance(text, str) and re.fullmatch(self.pattern, text) for text in value)
+        if self.kind in (str, bool):
+            return isinstance(value, self.kind) and value != ""
         # A bool is an int in Python. NaN fails every comparison.
         if isinstance(value, bool) or not isinstance(value, (int, float if self.kind is float else int)):
             return False
@@ -94,12 +96,12 @@ class Option(NamedTuple):
 
 
 DATABASE = Option(
-    "db",
+    "database",
     str,
     "projects.db",
     "the SQLite file, created if missing, or a postgresql:// URL; :memory: keeps nothing",
     "FILE",
-    keyword="database",
+    spelling="db",
 )
 HOST = Option("host", str, "127.0.0.1", "the name or address to listen on, IPv4 or IPv6", "HOST")
 PORT = Option("port", int, 6006, "the port to listen on; 0 picks a free one", "PORT", maximum=65_535)
@@ -165,15 +167,16 @@ ALLOWED_HOSTS = Option(
     meaning="the names of hosts, like phoenix.example",
 )
 READ_ONLY = Option("read_only", bool, False, "answer every change with 403")
-NO_PAGE = Option("no_page", bool, False, "serve no page for people, only the API", keyword="page")
+PAGE = Option("page", bool, True, "serve no page for people, only the API", spelling="no-page")
 OPEN = Option("open", bool, False, "open the page in a browser")
 QUIET = Option("quiet", bool, False, "do not log requests")
+API_KEY = Option("api_key", str, None, "for a server", "KEY", own_variable="PHOENIX_API_KEY")
 
-# In the order of --help and of the README.
+# Those of a server, in the order of --help and of the README.
 OPTIONS = (
     *(DATABASE, HOST, PORT, MAX_PAGE_SIZE, MAX_PAGE_BYTES, MAX_BODY_SIZE),
     *(MAX_DATABASE_SIZE, SCHEMA, MAX_CONNECTIONS, BUSY_TIMEOUT, TIMEOUT, WORKERS),
-    *(KEYS, ALLOWED_ORIGINS, ALLOWED_HOSTS, READ_ONLY, NO_PAGE, OPEN, QUIET),
+    *(KEYS, ALLOWED_ORIGINS, ALLOWED_HOSTS, READ_ONLY, PAGE, OPEN, QUIET),
 )
 
 # Those of a store. It has them from where it is made.

@@ -35,7 +35,7 @@ def render_table() -> str:
 def render_rows() -> Iterator[list[str]]:
     arguments = dict(inspect.signature(make_app).parameters)
     for option in OPTIONS:
-        is_argument = arguments.pop(option.keyword or option.name, None) is not None
+        is_argument = arguments.pop(option.name, None) is not None
         yield [
             f"`{option.flag}`" if option.kind is bool else f"`{option.flag} {option.metavar}`",
             f"`{option.variable}`",
@@ -54,13 +54,11 @@ def render_rows() -> Iterator[list[str]]:
 
 
 def render_keyword(option: Option) -> str:
-    if option.kind is not bool:
-        return f"`{option.keyword or option.name}`"
-    return f"`{option.keyword}=False`" if option.keyword else f"`{option.name}=True`"
+    return f"`{option.name}={not option.default}`" if option.kind is bool else f"`{option.name}`"
 
 
 def render_default(value: Any) -> str:
-    return "" if value in (None, False) else f"`{value}`"
+    return "" if value is None or isinstance(value, bool) else f"`{value}`"
 
 
 def render_bounds(option: Option) -> str:
