@@ -241,15 +241,12 @@ def import_(
     try:
         with (
             transfer.open_source(source, api_key) as opened,
-            transfer.Stage(opened, new_ids=new_ids) as stage,
+            contextlib.closing(transfer.Stage(opened, new_ids=new_ids, progress=_draw_progress)) as stage,
         ):
-            # Read first: if it cannot be, no database is made.
-            stage.fill(skip_invalid=skip_invalid, progress=_draw_progress)
+            stage.fill(skip_invalid=skip_invalid)  # first: if it cannot be read, no database is made
             is_read_only = dry_run and database != MEMORY
             with contextlib.closing(_open(database, schema, read_only=is_read_only)) as store:
-                report = stage.bring_into(
-                    store, on_conflict=on_conflict, dry_run=dry_run, progress=_draw_progress
-                )
+                report = stage.bring_into(store, on_conflict=on_conflict, dry_run=dry_run)
     except ProjectsInvalid as error:
         _list_invalid(error.reasons, error.count)
         raise CommandError(

@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+import termios
 import time
 from contextlib import closing
 from pathlib import Path
@@ -283,7 +284,8 @@ def test_a_signal_ends_an_import_that_waits(tmp_path: Path) -> None:
     assert popen.stdin is not None
     popen.stdin.write(LINES)
     popen.stdin.flush()
-    time.sleep(0.5)
+    while any(fcntl.ioctl(popen.stdin, termios.FIONREAD, bytes(4))):  # until it has read the lines
+        time.sleep(0.01)
     popen.send_signal(signal.SIGINT)
     assert popen.wait(timeout=10) == 130
     assert popen.communicate()[1] == ""

@@ -85,36 +85,38 @@ def import_projects(
         raise ValueError(f"on_conflict must be one of {', '.join(CONFLICT_RULES)}, not {on_conflict!r}")
     if not isinstance(projects, Source):
         projects = Source("project", enumerate(map(to_record, projects), 1))
-    with Stage(projects, new_ids=new_ids) as stage:
-        stage.fill(skip_invalid=skip_invalid, progress=progress)
-        return stage.bring_into(store, on_conflict=on_conflict, dry_run=dry_run, progress=progress)
+    with closing(Stage(projects, new_ids=new_ids, progress=progress)) as stage:
+        stage.fill(skip_invalid=skip_invalid)
+        return stage.bring_into(store, on_conflict=on_conflict, dry_run=dry_run)
 
 
 class Stage:
-    """A temporary file in which projects are checked and put in order, while no database is in use yet."""
+    """A temporary file in which projects are checked and put in order, while no database is in use yet.
 
-    def __init__(self, source: Source, *, new_ids: bool) -> None:
+    See import_projects, for which it is made, filled, brought into a store, and closed.
+    """
+
+    def __init__(self, source: Source, *, new_ids: bool, progress: Progress) -> None:
         self._source = source
         self._new_ids = new_ids
+        self._progress = progress
         self._reasons: list[str] = []
         self._invalid = 0
-
-    def __enter__(self) -> Stage:
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = MEMORY")
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._connection.execute(
-            f"CREATE TABLE staged (id INTEGER {'' if self._new_ids else 'PRIMARY KEY'}, name TEXT UNIQUE,"
+            f"CREATE TABLE staged (id INTEGER {'' if new_ids else 'PRIMARY KEY'}, name TEXT UNIQUE,"
             " description TEXT, kind TEXT, created_at TEXT, updated_at TEXT)"
         )
         self._connection.execute("BEGIN")
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Remove the file."""
         self._connection.close()
 
-    def fill(self, *, skip_invalid: bool, progress: Progress) -> None:
-        """Read the source to its end; see import_projects."""
+    def fill(self, *, skip_invalid: bool) -> None:
+        """Read the source to its end. Raises ProjectsInvalid, SourceUnavailable, StoreError."""
         for count, (number, record) in enumerate(self._source.numbered, 1):
             reason = record if isinstance(record, str) else self._add(record)
             if reason is not None:
@@ -122,12 +124,12 @@ class Stage:
                 if self._invalid <= _MAX_REASONS:
                     self._reasons.append(f"{self._source.noun} {number}: {reason}"[:_MAX_REASON_LENGTH])
             if count % _STEP == 0:
-                progress(count, None)
+                self._progress(count, None)
         if self._invalid and not skip_invalid:
             raise ProjectsInvalid(self._reasons, self._invalid)
 
-    def bring_into(self, store: Store, *, on_conflict: str, dry_run: bool, progress: Progress) -> Report:
-        """Bring what was read into a store; see import_projects."""
+    def bring_into(self, store: Store, *, on_conflict: str, dry_run: bool) -> Report:
+        """Bring what was read into a store. Raises NamesExist, and what Store.create does."""
         count, largest_id = self._connection.execute("SELECT count(*), max(id) FROM staged").fetchone()
         with closing(self._records()) as records:
             made, updated, skipped, kept_ids = store.bring_in(
@@ -136,7 +138,7 @@ class Stage:
                 on_conflict=on_conflict,
                 new_ids=self._new_ids,
                 dry_run=dry_run,
-                progress=lambda done: progress(done, count),
+                progress=lambda done: self._progress(done, count),
             )
         return Report(made, updated, skipped, self._invalid, kept_ids, self._reasons)
 

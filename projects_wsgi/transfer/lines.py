@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from ..model import Project, ProjectKind, parse_global_id
+from ..model import Project, ProjectKind, parse_identifier
 from ..storage import Record
 
 MAX_LINE = 67_108_864  # bytes
@@ -53,13 +53,11 @@ def _parse_line(line: bytes) -> Record | str:
     try:
         text = line.strip().decode()
         document, end = _decode(text)
+        if end < len(text):
+            raise ValueError
     except (ValueError, RecursionError):
         return "it is no JSON"
-    if end < len(text):
-        return "it is no JSON"
-    if not isinstance(document, dict):
-        return "it is no JSON object"
-    return parse_document(document)
+    return parse_document(document) if isinstance(document, dict) else "it is no JSON object"
 
 
 def parse_document(document: dict[str, Any]) -> Record | str:
@@ -67,9 +65,13 @@ def parse_document(document: dict[str, Any]) -> Record | str:
 
     Only its id and its times are checked.
     """
+    project_id: Any = document.get("id")
+    number = parse_identifier(project_id) if isinstance(project_id, str) else None
+    if not isinstance(number, int):
+        return f"{project_id!r} is the id of no project"
     try:
         return (
-            _parse_id(document.get("id")),
+            number,
             document.get("name"),  # type: ignore[return-value]
             document.get("description"),
             document.get("kind", ProjectKind.STANDARD.value),
@@ -78,17 +80,6 @@ def parse_document(document: dict[str, Any]) -> Record | str:
         )
     except ValueError as error:
         return str(error)
-
-
-def _parse_id(text: object) -> int:
-    if isinstance(text, str):
-        try:
-            type_name, number = parse_global_id(text)
-        except ValueError:
-            type_name, number = "", 0
-        if type_name == "Project":
-            return number
-    raise ValueError(f"{text!r} is the id of no project")
 
 
 def parse_time(text: object) -> str:
