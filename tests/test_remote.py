@@ -311,9 +311,12 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     "url",
     [
         f"http://me:{KEY}@localhost/",
+        f"http://me:{KEY}@[::1",
+        f"http://me:1?{KEY}@localhost/",
         "http://",
         "http://localhost:port",
         "http://localhost:99999",
+        "http://localhost:0",
         "http://[::1",
         "http://local host/",
         "http://localhost/?a=b",

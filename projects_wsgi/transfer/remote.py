@@ -57,18 +57,13 @@ class _Server:
     """A server, and the key to it. Raises SourceUnavailable for what is no URL of one, or no key."""
 
     def __init__(self, url: str, key: str | None) -> None:
-        # Of the URL, only what can hold no password is shown.
+        if "@" in url:  # which is not shown
+            raise SourceUnavailable("the URL of a server must hold no user or password: give a key instead")
         try:
             parts = urlsplit(url)
-            is_good = bool(parts.hostname) and not (parts.query or parts.fragment)
-            has_user = "@" in parts.netloc
-            _ = parts.port  # raises ValueError
+            is_good = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment)
         except ValueError:
-            is_good = has_user = False
-        if has_user:
-            raise SourceUnavailable(
-                "the URL of a server must hold no user or password: give it a key instead"
-            )
+            is_good = False
         if not is_good or re.search(r"[^!-~]", url):
             raise SourceUnavailable(f"{url!r} is not like http://host:port or https://host/prefix")
         if key and re.search(r"[^!-~]", key):  # which is not shown
@@ -134,9 +129,8 @@ class _Server:
         try:
             return json.loads(body)
         except (ValueError, RecursionError):
-            raise self._error(
-                "does not answer as a Phoenix does: that is no JSON; is the URL right?"
-            ) from None
+            reason = "does not answer as a Phoenix does: that is no JSON; is the URL right?"
+            raise self._error(reason) from None
 
     def _refusal(self, error: HTTPError) -> str:
         if error.code in (401, 403):
