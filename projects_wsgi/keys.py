@@ -66,15 +66,16 @@ class KeyRing:
 
     def __init__(self, path: str | os.PathLike[str] | None, admin_secret: str | None = None) -> None:
         self._path = None if path is None else _absolute(path)
-        self._admin_keys: list[Key] = []
+        self._admin_keys: dict[str, Key] = {}
         if admin_secret is not None:
             if not _SECRET.fullmatch(admin_secret):
                 raise ValueError(
                     "the admin secret must have at least 32 characters, all of them visible ASCII,"
                     " with a digit and a lower-case letter among them"
                 )
-            self._admin_keys.append(Key("admin-secret", Role.ADMIN, _digest(admin_secret), today(), None))
-        self._keys = {key.digest: key for key in self._admin_keys}
+            digest = _digest(admin_secret)
+            self._admin_keys[digest] = Key("admin-secret", Role.ADMIN, digest, today(), None)
+        self._keys = self._admin_keys
         self._seen: object = None
         if self._path is not None:
             self._read_if_changed(self._path)
@@ -106,14 +107,14 @@ class KeyRing:
             self._seen = None
             outcome = "the keys read before stay valid for a minute"
             if now - self._last_good >= _TRUST_SECONDS:
-                self._keys = {key.digest: key for key in self._admin_keys}
+                self._keys = self._admin_keys
                 outcome = "none of its keys is valid"
             logger.error("%s; %s", error, outcome)
 
     def _read_if_changed(self, path: str) -> None:
         state = _state(path)
         if state is None or state != self._seen:
-            self._keys = {key.digest: key for key in [*read_keys(path), *self._admin_keys]}
+            self._keys = {**{key.digest: key for key in read_keys(path)}, **self._admin_keys}
             self._seen = state
 
 
@@ -201,31 +202,29 @@ def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
     The new file is also the lock: one process at a time can hold it. It has the owner, the group, the
     mode and the access list of the old one, or only its owner can read it.
     """
-    new = ""
     try:
         path = os.path.realpath(_absolute(path))
-        descriptor = _open_new(f"{path}.unfinished")
         new = f"{path}.unfinished"
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
-            lines = []
-            if os.path.exists(path):
-                _copy_permissions(path, descriptor)
-                lines = _read_lines(path)
-            yield lines
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(descriptor)
-            if os.name == "nt":  # Windows renames no file that is open
-                file.close()
-            os.replace(new, path)
-            new = ""
+        with open(_open_new(new), "w", encoding="utf-8", newline="") as file:
+            try:
+                lines = []
+                if os.path.exists(path):
+                    _copy_permissions(path, file.fileno())
+                    lines = _read_lines(path)
+                yield lines
+                file.writelines(f"{line}\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+                if os.name == "nt":  # Windows renames no file that is open
+                    file.close()
+                os.replace(new, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(new)  # while it is held: later, it may be another process's
+                raise
     except OSError as error:
         hint = "; if it is mounted alone, change it where it comes from" if error.errno == errno.EBUSY else ""
         raise KeysError(f"cannot change the keys file {path}: {error.strerror}{hint}") from None
-    finally:
-        if new:
-            with contextlib.suppress(OSError):
-                os.unlink(new)
     try:
         sync_folder(os.path.dirname(path))
     except OSError as error:

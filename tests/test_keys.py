@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from projects_wsgi import KeysError, Role
+from projects_wsgi.files import create_held
 from projects_wsgi.keys import add_key, read_keys, revoke_key
 
 from .support.access_lists import DEFAULT_LIST, access_list, set_access_list
@@ -200,6 +201,22 @@ def test_a_change_that_is_refused_leaves_the_file_as_it_was(keys_file: Path) -> 
         add_key(keys_file, "new", Role.VIEWER)
     assert keys_file.read_text() == "nonsense\n"
     assert [path.name for path in keys_file.parent.iterdir()] == ["projects.keys"]
+
+
+def test_what_a_refused_change_removes_is_its_own(keys_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlink = os.unlink
+    removed = []
+
+    def look(path: str) -> None:
+        with pytest.raises(FileExistsError):  # no other process can have put its own there
+            create_held(path)
+        unlink(path)
+        removed.append(path)
+
+    monkeypatch.setattr(os, "unlink", look)
+    with pytest.raises(KeysError, match="there is no key named nobody"):
+        revoke_key(keys_file, "nobody")
+    assert removed == [f"{keys_file}.unfinished"]
 
 
 ADD = """
