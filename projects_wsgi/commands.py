@@ -134,19 +134,19 @@ def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> Comma
 
 
 def _announce(server: Server, database: str, location: str, options: dict[str, Any]) -> None:
+    may = f"can {'read' if options['read_only'] else 'change'} all projects"
     if not (server.is_local or options["keys"] or options["admin_secret"]):
-        warn(
-            "everybody who can reach this address can"
-            f" {'read' if options['read_only'] else 'change'} all projects;"
-            " give --keys FILE, or listen on 127.0.0.1"
-        )
+        warn(f"everybody who can reach this address {may}; give --keys FILE, or listen on 127.0.0.1")
     if ANY in (options["allowed_origins"] or ()):
         warn(
-            "every web page that is open in a browser which can reach this address can"
-            f" {'read' if options['read_only'] else 'change'} all projects; name the origins instead of *"
+            f"every web page that is open in a browser which can reach this address {may};"
+            " name the origins instead of *"
         )
-    for path in [] if options["keys"] else _unused_keys(database):
-        warn(f"the keys in {path} are not used; give --keys {path}")
+    if not options["keys"]:
+        # Those that the keys commands make by default, in this folder or beside the database.
+        beside = os.path.join("" if database == MEMORY else os.path.dirname(database), KEYS_FILE)
+        for path in sorted({os.path.abspath(it) for it in (KEYS_FILE, beside) if os.path.exists(it)}):
+            warn(f"the keys in {path} are not used; give --keys {path}")
     what = "the page and the API" if options["page"] else "the API"
     with contextlib.suppress(OSError):  # nobody can read it; the server serves all the same
         print(f"Serving the projects in {location} at {server.url} ({what}; Ctrl-C stops)", flush=True)
@@ -166,13 +166,6 @@ def warn(text: str) -> None:
     """Print a warning; if that cannot be, go on."""
     with contextlib.suppress(OSError):
         print(f"{PROGRAM}: warning: {text}", file=sys.stderr)
-
-
-def _unused_keys(database: str) -> list[str]:
-    """Return the keys files that the keys commands make by default, in this folder or beside the database."""
-    folder = "" if database == MEMORY else os.path.dirname(database)
-    paths = (KEYS_FILE, os.path.join(folder, KEYS_FILE))
-    return sorted({os.path.abspath(path) for path in paths if os.path.exists(path)})
 
 
 def check(database: str) -> int:

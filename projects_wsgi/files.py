@@ -18,7 +18,7 @@ def create_held(path: str, mode: int = 0o600) -> int:
     while True:
         remove_if_left(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
-        if _lock(descriptor) and _is_at(path, descriptor):
+        if _hold(path, descriptor):
             return descriptor
         os.close(descriptor)  # another process has just taken it for left
 
@@ -28,28 +28,22 @@ def remove_if_left(path: str) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDWR)
         try:
-            if _lock(descriptor) and _is_at(path, descriptor):
+            if _hold(path, descriptor):
                 os.unlink(path)
         finally:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _hold(path: str, descriptor: int) -> bool:
+    """Hold an open file; tell whether nobody else did, and it is still the one at its path."""
     try:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except ImportError:  # Windows, which removes no file that is open
         return True
     except OSError:
-        return False
-    return True
-
-
-def _is_at(path: str, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
         return False
 
 

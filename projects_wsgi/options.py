@@ -30,7 +30,7 @@ class Option(NamedTuple):
     default: Any
     help: str
     metavar: str = "N"
-    minimum: int = 0
+    minimum: int = 1
     maximum: int | None = None
     engine: str = ""
     pattern: str = ""
@@ -104,13 +104,13 @@ DATABASE = Option(
     spelling="db",
 )
 HOST = Option("host", str, "127.0.0.1", "the name or address to listen on, IPv4 or IPv6", "HOST")
-PORT = Option("port", int, 6006, "the port to listen on; 0 picks a free one", "PORT", maximum=65_535)
-MAX_PAGE_SIZE = Option("max_page_size", int, 10_000, "the most projects on one page", minimum=1)
+PORT = Option("port", int, 6006, "the port to listen on; 0 picks a free one", "PORT", 0, 65_535)
+MAX_PAGE_SIZE = Option("max_page_size", int, 10_000, "the most projects on one page")
 MAX_PAGE_BYTES = Option(
-    "max_page_bytes", int, 8_388_608, "the bytes of projects after which a page ends early", minimum=1
+    "max_page_bytes", int, 8_388_608, "the bytes of projects after which a page ends early"
 )
 MAX_BODY_SIZE = Option(
-    "max_body_size", int, 1_048_576, "the largest request body, in bytes; a larger one gets 413", minimum=1
+    "max_body_size", int, 1_048_576, "the largest request body, in bytes; a larger one gets 413"
 )
 MAX_DATABASE_SIZE = Option(
     "max_database_size",
@@ -129,12 +129,7 @@ SCHEMA = Option(
     engine="PostgreSQL",
 )
 MAX_CONNECTIONS = Option(
-    "max_connections",
-    int,
-    10,
-    "the most connections to PostgreSQL, of each process",
-    minimum=1,
-    engine="PostgreSQL",
+    "max_connections", int, 10, "the most connections to PostgreSQL, of each process", engine="PostgreSQL"
 )
 # The official clients give up after 30 seconds.
 BUSY_TIMEOUT = Option(
@@ -143,9 +138,7 @@ BUSY_TIMEOUT = Option(
 TIMEOUT = Option(
     "timeout", float, 30, "how long a client may be idle or take to send a request", "SECONDS", maximum=86_400
 )
-WORKERS = Option(
-    "workers", int, 1, "the processes that serve; more than one on Linux only", minimum=1, maximum=64
-)
+WORKERS = Option("workers", int, 1, "the processes that serve; more than one on Linux only", maximum=64)
 KEYS = Option("keys", str, None, "the keys file; without one, everybody may do everything", "FILE")
 ALLOWED_ORIGINS = Option(
     "allowed_origins",
