@@ -104,7 +104,10 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
     """
     parser = build_parser()
     settings = parser.parse_args(arguments)
-    for option in vars(settings).pop("options"):
+    options = vars(settings).pop("options")
+    for name in {option.name for option in OPTIONS}.difference(option.name for option in options):
+        vars(settings).pop(name, None)  # which may be given before a command that has no use for it
+    for option in options:
         text, source = getattr(settings, option.name, None), f"argument {option.flag}"
         if text is None:
             text, source = environ.get(option.variable) or None, f"environment variable {option.variable}"

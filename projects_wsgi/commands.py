@@ -259,7 +259,7 @@ def _list_invalid(reasons: list[str], count: int) -> None:
     more = count - len(reasons)
     with contextlib.suppress(OSError):
         for reason in [*reasons, *([f"and {more:,} more"] if more else [])]:
-            print(reason.encode(errors="backslashreplace").decode(), file=sys.stderr)
+            print(reason, file=sys.stderr)
 
 
 def _summarize(report: transfer.Report, seconds: float, dry_run: bool, new_ids: bool) -> str:

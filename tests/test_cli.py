@@ -236,6 +236,12 @@ def test_options_win_over_environment_variables(tmp_path: Path) -> None:
     assert (tmp_path / "variable.db").exists()
 
 
+def test_options_may_be_given_before_a_command_also_those_for_which_it_has_no_use(tmp_path: Path) -> None:
+    SQLiteStore(tmp_path / "other.db").close()
+    result = run("--db", "other.db", "--no-page", "--port", "7", "check", cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "other.db: ok\n", "")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="this system has no such limit")
 def test_idle_clients_cannot_use_up_the_file_descriptors_of_the_database(tmp_path: Path) -> None:
     program = """
