@@ -17,8 +17,8 @@ from ..model import (
     StoreUnavailable,
 )
 from ..storage import CONFLICT_RULES, Record, Store, check_name, kind_for
-from .lines import render_line
-from .sources import Source, to_record
+from .lines import Incoming, parse_time, render_line
+from .sources import Source
 from .sources import open_source as open_source  # a part of what this package offers
 
 # Told now and then how many projects are done, and how many there are; None: nobody knows yet.
@@ -84,7 +84,7 @@ def import_projects(
     if on_conflict not in CONFLICT_RULES:
         raise ValueError(f"on_conflict must be one of {', '.join(CONFLICT_RULES)}, not {on_conflict!r}")
     if not isinstance(projects, Source):
-        projects = Source("project", enumerate(map(to_record, projects), 1))
+        projects = Source("project", enumerate(projects, 1))
     with closing(Stage(projects, new_ids=new_ids, progress=progress)) as stage:
         stage.fill(skip_invalid=skip_invalid)
         return stage.bring_into(store, on_conflict=on_conflict, dry_run=dry_run)
@@ -117,8 +117,8 @@ class Stage:
 
     def fill(self, *, skip_invalid: bool) -> None:
         """Read the source to its end. Raises ProjectsInvalid, SourceUnavailable, StoreError."""
-        for count, (number, record) in enumerate(self._source.numbered, 1):
-            reason = record if isinstance(record, str) else self._add(record)
+        for count, (number, incoming) in enumerate(self._source.numbered, 1):
+            reason = incoming if isinstance(incoming, str) else self._add(incoming)
             if reason is not None:
                 self._invalid += 1
                 if self._invalid <= _MAX_REASONS:
@@ -142,9 +142,9 @@ class Stage:
             )
         return Report(made, updated, skipped, self._invalid, kept_ids, self._reasons)
 
-    def _add(self, record: Record) -> str | None:
+    def _add(self, incoming: Incoming) -> str | None:
         """Take a project in; if it cannot be kept here, say why."""
-        project_id, name, description, kind, created_at, updated_at = record
+        project_id, name, description, kind, *times = incoming
         try:
             check_name(name)
             if description is not None and not isinstance(description, str):
@@ -157,10 +157,8 @@ class Stage:
                     " here; new ids would do"
                 )
             kind = kind_for(name, kind).value
-            self._connection.execute(
-                "INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?)",
-                (project_id, name, description, kind, created_at, updated_at),
-            )
+            row = (project_id, name, description, kind, *map(parse_time, times))
+            self._connection.execute("INSERT INTO staged VALUES (?, ?, ?, ?, ?, ?)", row)
         except UnicodeEncodeError:
             return "half of a surrogate pair is no character"
         except (TypeError, ValueError) as error:

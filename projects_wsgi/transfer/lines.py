@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ..model import Project, ProjectKind, parse_identifier
-from ..storage import Record
 
 MAX_LINE = 67_108_864  # bytes
+
+# A project on its way in: (id, name, description, kind, created_at, updated_at), as its source has them.
+Incoming = tuple[Any, Any, Any, Any, Any, Any]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _is_rendered = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z").fullmatch
@@ -28,13 +30,13 @@ def render_line(project: Project) -> bytes:
         "name": project.name,
         "description": project.description,
         "kind": project.kind.value,
-        "created_at": render_time(project.created_at),
-        "updated_at": render_time(project.updated_at),
+        "created_at": _render_time(project.created_at),
+        "updated_at": _render_time(project.updated_at),
     }
     return f"{_encode(document)}\n".encode()
 
 
-def read_lines(file: BinaryIO) -> Iterator[tuple[int, Record | str]]:
+def read_lines(file: BinaryIO) -> Iterator[tuple[int, Incoming | str]]:
     """Give the projects of lines with the numbers of these; in the place of one that is none, say why."""
     number = 0
     while line := file.readline(MAX_LINE + 1):
@@ -49,7 +51,7 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, Record | str]]:
             yield number, _parse_line(line)
 
 
-def _parse_line(line: bytes) -> Record | str:
+def _parse_line(line: bytes) -> Incoming | str:
     try:
         text = line.strip().decode()
         document, end = _decode(text)
@@ -60,47 +62,40 @@ def _parse_line(line: bytes) -> Record | str:
     return parse_document(document) if isinstance(document, dict) else "it is no JSON object"
 
 
-def parse_document(document: dict[str, Any]) -> Record | str:
-    """Return the project of an object; if it can be none, say why. All but id and name may be missing.
-
-    Only its id and its times are checked.
-    """
-    project_id: Any = document.get("id")
+def parse_document(document: dict[str, Any]) -> Incoming | str:
+    """Return the project of an object; if its id can be none, say so. All but id and name may be missing."""
+    project_id = document.get("id")
     number = parse_identifier(project_id) if isinstance(project_id, str) else None
     if not isinstance(number, int):
         return f"{project_id!r} is the id of no project"
-    try:
-        return (
-            number,
-            document.get("name"),  # type: ignore[return-value]
-            document.get("description"),
-            document.get("kind", ProjectKind.STANDARD.value),
-            parse_time(document.get("created_at")),
-            parse_time(document.get("updated_at")),
-        )
-    except ValueError as error:
-        return str(error)
+    kind = document.get("kind", ProjectKind.STANDARD.value)
+    times = document.get("created_at"), document.get("updated_at")
+    return number, document.get("name"), document.get("description"), kind, *times
 
 
-def parse_time(text: object) -> str:
-    """Return a time in ISO 8601, in UTC if it names no zone, as a record has it; None is now."""
-    if text is None:
-        return render_time(datetime.datetime.now(datetime.timezone.utc))
-    if isinstance(text, str):
+def parse_time(time: object) -> str:
+    """Return a time as lines and stores have it: of a datetime, or of ISO 8601; None is now.
+
+    It is in UTC if it names no zone. Raises ValueError.
+    """
+    if time is None:
+        time = datetime.datetime.now(datetime.timezone.utc)
+    if isinstance(time, datetime.datetime):
+        return _render_time(time)
+    if isinstance(time, str):
         with contextlib.suppress(ValueError):
-            return _normalize(text)
-    raise ValueError(f"{text!r} is no time such as 2026-01-31T23:59:59.999Z")
+            return _normalize(time)
+    raise ValueError(f"{time!r} is no time such as 2026-01-31T23:59:59.999Z")
 
 
 @functools.lru_cache(maxsize=64)  # most projects were changed when they were made, and never since
 def _normalize(text: str) -> str:
     # Python 3.10 and earlier know no Z.
     time = datetime.datetime.fromisoformat(text[:-1] if text.endswith("Z") else text)
-    return text if _is_rendered(text) else render_time(time)
+    return text if _is_rendered(text) else _render_time(time)
 
 
-def render_time(time: datetime.datetime) -> str:
-    """Return a time, in UTC if it has no zone, as lines and records have it."""
+def _render_time(time: datetime.datetime) -> str:
     if time.tzinfo not in (None, datetime.timezone.utc):
         with contextlib.suppress(OverflowError):  # in the first year or the last: as it is
             time = time.astimezone(datetime.timezone.utc)

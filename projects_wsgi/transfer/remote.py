@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import http.client
 import json
 import re
@@ -14,8 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 
 from ..model import ProjectKind, SourceUnavailable
-from ..storage import Record
-from .lines import parse_document
+from .lines import Incoming, parse_document
 
 _PAGE = 1_000  # projects
 _MAX_PAGE_SIZE = 268_435_456  # bytes
@@ -33,13 +33,14 @@ _EXPERIMENTS = "include_experiment_projects"
 _EVALUATORS = "include_dataset_evaluator_projects"
 
 
-def read_server(url: str, key: str | None) -> Iterator[tuple[int, Record | str]]:
+def read_server(url: str, key: str | None) -> Iterator[tuple[int, Incoming]]:
     """Give the projects of a server and their ids, which does not tell their times. Raises SourceUnavailable.
 
     Each is of the kind by which it was found first, which holds even if the list changes meanwhile: what
     was deleted cannot be found later, and what was made has a larger id than was the largest at first.
     """
     server = _Server(url, key)
+    now = datetime.datetime.now(datetime.timezone.utc)
     (newest_id, *_) = next(server.list_records(1, {_EXPERIMENTS: "true", _EVALUATORS: "true"}), (0,))
     found: set[int] = set()
     for kind, parameters in (
@@ -47,7 +48,7 @@ def read_server(url: str, key: str | None) -> Iterator[tuple[int, Record | str]]
         (ProjectKind.EXPERIMENT, {_EXPERIMENTS: "true"}),
         (ProjectKind.DATASET_EVALUATOR, {_EVALUATORS: "true"}),
     ):
-        for project_id, name, description, *_, now in server.list_records(_PAGE, parameters):
+        for project_id, name, description, *_ in server.list_records(_PAGE, parameters):
             if project_id <= newest_id and project_id not in found:
                 found.add(project_id)
                 yield project_id, (project_id, name, description, kind.value, now, now)
@@ -74,7 +75,7 @@ class _Server:
             self._headers["Authorization"] = f"Bearer {key}"
         self._opener = urllib.request.build_opener(_NoRedirects)
 
-    def list_records(self, limit: int, parameters: dict[str, str]) -> Iterator[Record]:
+    def list_records(self, limit: int, parameters: dict[str, str]) -> Iterator[Incoming]:
         """Give the listed projects, page by page."""
         last_id = cursor = None
         while True:

@@ -6,16 +6,16 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Callable, NamedTuple
 
-from ..model import Project, SourceUnavailable
-from ..storage import Record, is_url, open_store
+from ..model import SourceUnavailable
+from ..storage import is_url, open_store
 from ..storage.sqlite import foreign
 from . import remote
-from .lines import parse_time, read_lines, render_time
+from .lines import Incoming, read_lines
 
 STANDARD_INPUT = "-"
 
 # A project and its number, or in its place why it cannot be one.
-Numbered = Iterable["tuple[int, Record | str]"]
+Numbered = Iterable["tuple[int, Incoming | str]"]
 
 
 class Source(NamedTuple):
@@ -43,10 +43,10 @@ def open_source(name: str, key: str | None = None) -> Iterator[Source]:
         except ValueError as error:
             raise SourceUnavailable(f"{error}") from None
         with contextlib.closing(store):
-            yield Source("project", ((it.id, to_record(it)) for it in store.read_all()), store.last_id)
+            yield Source("project", ((it.id, it) for it in store.read_all()), store.last_id)
     elif foreign.is_database(name):
         with foreign.read_file(name) as (last_id, rows):
-            yield Source("project", map(_parse_row, rows), lambda: last_id)
+            yield Source("project", ((row[0], row) for row in rows), lambda: last_id)
     else:
         is_input = name == STANDARD_INPUT
         try:
@@ -57,23 +57,8 @@ def open_source(name: str, key: str | None = None) -> Iterator[Source]:
             yield Source("line", _read(file, name))
 
 
-def _read(file: BinaryIO, name: str) -> Iterator[tuple[int, Record | str]]:
+def _read(file: BinaryIO, name: str) -> Iterator[tuple[int, Incoming | str]]:
     try:
         yield from read_lines(file)
     except OSError as error:
         raise SourceUnavailable(f"cannot read {name}: {error.strerror}") from None
-
-
-def _parse_row(row: foreign.ForeignRow) -> tuple[int, Record | str]:
-    project_id, name, description, kind, created_at, updated_at = row
-    try:
-        times = parse_time(created_at), parse_time(updated_at)
-        return project_id, (project_id, name, description, kind, *times)
-    except ValueError as error:
-        return project_id, str(error)
-
-
-def to_record(project: Project) -> Record:
-    """Return a project as it comes in."""
-    project_id, name, description, kind, created_at, updated_at = project
-    return project_id, name, description, kind, render_time(created_at), render_time(updated_at)
