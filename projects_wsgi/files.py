@@ -63,7 +63,9 @@ def copy_permissions(source: str, descriptor: int, *, must_keep_owner: bool = Fa
         has_all = _copy_access_list(source, descriptor)
     except PermissionError:
         if must_keep_owner:
-            raise
+            owner = f"{status.st_uid}:{status.st_gid}"
+            reason = f"it belongs to another user or group ({owner}); run this as that user or as root"
+            raise PermissionError(errno.EPERM, reason) from None
         has_all = False  # the group is another one
     os.fchmod(descriptor, mode if has_all else mode & ~0o070)
 

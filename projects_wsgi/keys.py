@@ -209,7 +209,7 @@ def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
             try:
                 lines = []
                 if os.path.exists(path):
-                    _copy_permissions(path, file.fileno())
+                    copy_permissions(path, file.fileno(), must_keep_owner=True)  # servers go on reading it
                     lines = _read_lines(path)
                 yield lines
                 file.writelines(f"{line}\n" for line in lines)
@@ -229,18 +229,6 @@ def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
         sync_folder(os.path.dirname(path))
     except OSError as error:
         logger.warning("the keys file %s is changed, but a power cut may undo it: %s", path, error.strerror)
-
-
-def _copy_permissions(path: str, descriptor: int) -> None:
-    """Give a new file the owner, the group and the mode of the old one: servers must go on reading it."""
-    try:
-        copy_permissions(path, descriptor, must_keep_owner=True)
-    except PermissionError:
-        status = os.stat(path)
-        raise KeysError(
-            f"the keys file {path} belongs to another user or group ({status.st_uid}:{status.st_gid}), to"
-            " whom this user cannot give a new one: run this as that user or as root"
-        ) from None
 
 
 def _open_new(path: str) -> int:
