@@ -16,9 +16,10 @@ _BOOLEANS = {
 class Option(NamedTuple):
     """One option. It can check numbers and texts given in Python, and parse a value given as text.
 
-    name: as in Python. spelling: on the command line, if that is another than max-page-size for
-        max_page_size. kind: the type of its value: str, int, float (seconds, always above 0), tuple (of
-        texts), or bool: what is True by default is made False on the command line.
+    name: as in Python; max_page_size is --max-page-size on the command line and
+        PROJECTS_WSGI_MAX_PAGE_SIZE in the environment, unless there is a spelling or an own_variable.
+    kind: the type of its value: str, int, float (seconds, always above 0), tuple (of texts), or bool:
+        what is True by default is made False on the command line.
     default: if it is None, None is allowed as a value. metavar: the name of its value in --help.
     minimum, maximum: the bounds of a number, inclusive. maximum None: no bound.
     engine: "SQLite" or "PostgreSQL" if only stores of that kind have it.
