@@ -48,7 +48,7 @@ from .storage import Store as Store
 from .storage.sqlite import SQLiteStore as SQLiteStore
 from .wire import PHOENIX_VERSION, VERSION_HEADER
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def make_app(

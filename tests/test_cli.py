@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from projects_wsgi import Role, SQLiteStore
+from projects_wsgi import Role, SQLiteStore, __version__
 from projects_wsgi.keys import add_key, read_keys
 from projects_wsgi.options import OPTIONS
 
@@ -399,7 +399,7 @@ def test_a_bad_environment_variable_is_named(tmp_path: Path, variable: str, valu
 
 
 def test_the_version_can_be_printed(tmp_path: Path) -> None:
-    assert run("--version", cwd=tmp_path).stdout == "projects-wsgi 0.1.0\n"
+    assert run("--version", cwd=tmp_path).stdout == f"projects-wsgi {__version__}\n"
 
 
 def test_help_names_every_option_and_variable(tmp_path: Path) -> None:
