@@ -100,16 +100,6 @@ bench-smoke: $(VENV)-bench/.installed ## run the benchmarks with few requests, t
 	@$(call need_postgres,$(VENV)-bench) >/dev/null
 	@$(VENV)-bench/bin/python -m tests.bench --smoke $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
-test-package: $(VENV)/.dev ## build the package, install it in a new environment, run it
-	rm -rf build dist $(VENV)-package
-	$(BIN)/python -m build --quiet
-	$(PYTHON) -m venv $(VENV)-package
-	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
-	cd $(VENV)-package && bin/projects-wsgi --version && bin/python -m projects_wsgi --version
-	cd $(VENV)-package && bin/python -c 'from projects_wsgi.page import read_page; read_page()'
-	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check --force-reinstall .
-	cd $(VENV)-package && bin/projects-wsgi --version
-
 options-table: $(VENV)/.test ## put the table of options, made from the code, into the README
 	$(BIN)/python -m tests.support.options_table
 
@@ -124,20 +114,6 @@ pythons: ## list this machine's other Pythons: one of each version, 3.9 and late
 	done
 
 environment: $(VENV)/.dev ## make the virtual environment with all that tests, lint and types need
-
-# make with another interpreter, $(1), and the virtual environment of its version
-make_with = $(MAKE) --no-print-directory PYTHON=$(1) \
-	VENV=$(VENV)-$$($(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-
-test-python: ## run tests and types on PYTHON, in a virtual environment of its version
-	@$(call make_with,$(PYTHON)) test types
-
-# The environments are made one after the other, because each installation writes the same *.egg-info.
-test-pythons: ## run tests and types on each other Python of this machine, two at a time
-	@set -e; for python in $$($(MAKE) --silent pythons); do $(call make_with,$$python) environment; done
-	@$(MAKE) --silent pythons | xargs -n 1 -P 2 sh -c ' \
-		output=$$($(MAKE) --no-print-directory PYTHON=$$0 test-python 2>&1); status=$$?; \
-		printf "\n-- %s\n%s\n" "$$0" "$$output"; exit $$status'
 
 # SQLite 3.31 is the oldest that is supported. Its sources come from an npm package, because npm is the only
 # package registry that has them. What is about HTTP alone is not tested again.
@@ -168,12 +144,70 @@ vendor: ## copy the package, its license and its version into the folder DEST
 	@$(call copy_package,$(DEST)/projects_wsgi)
 	@echo "$(DEST)/projects_wsgi is projects_wsgi $(VERSION)"
 
+# What is packed is the same whoever packs it, wherever and whenever. Its date is that of the newest release in
+# the changelog, which clones and unpacked archives know alike.
+SOURCE_DATE_EPOCH ?= $(shell $(PYTHON) -c 'import calendar, re, time; print(calendar.timegm(time.strptime( \
+	re.search(r", (\d{4}-\d\d-\d\d)\n", open("CHANGELOG.md").read())[1], "%Y-%m-%d")))')
+normalize = chmod -R u=rwX,go=rX "$(1)" && $(PYTHON) -c 'import os, pathlib, sys; \
+	[os.utime(path, (int(sys.argv[2]), int(sys.argv[2]))) for path in pathlib.Path(sys.argv[1]).rglob("*")]' \
+	"$(1)" $(SOURCE_DATE_EPOCH)
+
 zipapp: ## make dist/projects-wsgi.pyz, one file that Python 3.9 or later runs
-	@rm -rf build/zipapp && mkdir -p build/zipapp dist
+	@rm -rf build/zipapp build/zipapp.zip && mkdir -p build/zipapp dist
 	@$(call copy_package,build/zipapp/projects_wsgi)
 	@printf 'import sys\n\nfrom projects_wsgi.cli import main\n\nsys.exit(main())\n' > build/zipapp/__main__.py
-	@$(PYTHON) -m zipapp build/zipapp --compress --python "/usr/bin/env python3" --output dist/projects-wsgi.pyz
+	@$(call normalize,build/zipapp)
+	@# zipfile sorts what it finds in a folder. zipapp does so only from Python 3.12 on.
+	@TZ=UTC $(PYTHON) -m zipfile --create build/zipapp.zip build/zipapp/__main__.py build/zipapp/projects_wsgi
+	@$(PYTHON) -m zipapp build/zipapp.zip --python "/usr/bin/env python3" --output dist/projects-wsgi.pyz
 	@echo "dist/projects-wsgi.pyz is projects_wsgi $(VERSION); run it with Python 3.9 or later"
+
+SOURCES = .ci .gitignore CHANGELOG.md LICENSE Makefile README.md projects_wsgi pyproject.toml setup.cfg tests
+SDIST = dist/projects_wsgi-$(VERSION).tar.gz
+WHEEL = dist/projects_wsgi-$(VERSION)-py3-none-any.whl
+PACKED = build/projects_wsgi-$(VERSION)
+
+# setuptools makes the wheel, and the metadata of both. Into an sdist it would put the time, the user and the umask.
+build: $(VENV)-dist/.installed ## make the sdist, the wheel and the zipapp in dist/, the same bytes each time
+	@rm -rf build dist && mkdir -p $(PACKED) dist
+	@cp -R $(SOURCES) $(PACKED) && find $(PACKED) -name __pycache__ -prune -exec rm -r {} +
+	@$(call normalize,$(PACKED))
+	@umask 022 && SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(VENV)-dist/bin/python -m build --quiet \
+		--wheel --no-isolation --outdir dist $(PACKED)
+	@cp $(PACKED)/projects_wsgi.egg-info/PKG-INFO $(PACKED)
+	@tar --create --file $(SDIST) --use-compress-program 'gzip --no-name --best' --format ustar --sort name \
+		--mtime @$(SOURCE_DATE_EPOCH) --mode u=rwX,go=rX --owner 0 --group 0 --numeric-owner \
+		--directory build $(addprefix $(notdir $(PACKED))/,$(SOURCES) PKG-INFO)
+	@echo "$(SDIST) and $(WHEEL) are projects_wsgi $(VERSION)"
+	@$(MAKE) --no-print-directory zipapp
+
+# The tests lie in a folder without the package, so that the one they import is the installed one.
+INSTALLED = build/installed
+test_installed = cd $(INSTALLED) && $(abspath $(1))/bin/python -m pytest \
+	--confcutdir tests/package tests/package/test_installed.py
+WHEEL_VENV = $(VENV)-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+dist: build ## build, check what is built, test the wheel on each other Python (takes minutes)
+	$(VENV)-dist/bin/twine check --strict $(WHEEL) $(SDIST)
+	$(VENV)-dist/bin/python -m pip install --quiet --disable-pip-version-check \
+		--force-reinstall --no-deps $(WHEEL)
+	$(VENV)-dist/bin/python -m pytest --confcutdir tests/package tests/package/test_dist.py $(ARGS)
+	mkdir $(INSTALLED) && tar -xzf $(SDIST) --strip-components 1 -C $(INSTALLED)
+	rm -r $(INSTALLED)/projects_wsgi
+	$(call test_installed,$(VENV)-dist)
+	@$(MAKE) --silent pythons | xargs -r -n 1 -P 2 sh -c ' \
+		output=$$($(MAKE) --no-print-directory PYTHON=$$0 test-wheel 2>&1); status=$$?; \
+		printf "\n-- %s\n%s\n" "$$0" "$$output"; exit $$status'
+
+# The single file runs on each Python in the tests of what is built.
+IN_DIST = tests/promises/test_vendoring.py::test_one_file_runs_on_every_python_with_an_empty_environment
+
+test-wheel: ## after make dist: test its wheel, installed for PYTHON, and the types
+	$(PYTHON) -m venv --clear $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(WHEEL)[test,dev]'
+	$(call test_installed,$(WHEEL_VENV))
+	cd $(INSTALLED) && $(abspath $(WHEEL_VENV))/bin/python -m pytest -n 2 --dist loadfile --deselect $(IN_DIST) $(ARGS)
+	$(WHEEL_VENV)/bin/mypy
 
 lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check projects_wsgi tests
@@ -214,5 +248,5 @@ $(VENV)/.dev: $(VENV)/.test
 	@touch $@
 
 .PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-browser \
-	test-hosts test-fuzz test-phoenix record test-package options-table pythons environment test-python \
-	test-pythons test-old-sqlite vendor zipapp bench bench-smoke lint format types
+	test-hosts test-fuzz test-phoenix record options-table pythons environment test-old-sqlite vendor zipapp \
+	build dist test-wheel bench bench-smoke lint format types

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "projects_wsgi"
+import projects_wsgi
+
+PACKAGE = Path(projects_wsgi.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Module: the modules of the package that it imports.

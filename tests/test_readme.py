@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import projects_wsgi
 from projects_wsgi import SQLiteStore, http1, sockets
 from projects_wsgi.options import OPTIONS
 
@@ -61,7 +62,7 @@ def test_the_first_screen_shows_two_commands_and_a_real_answer(
     assert make_test.startswith("$ make test ")
     # In a copy, so that the file lands there, and at a free port in place of the usual one.
     shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copytree(ROOT / "projects_wsgi", tmp_path / "projects_wsgi")
+    shutil.copytree(Path(projects_wsgi.__file__).parent, tmp_path / "projects_wsgi")
     port = free_port()
     monkeypatch.setenv("PROJECTS_WSGI_PORT", str(port))
     for variable in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # those of the make that runs this test

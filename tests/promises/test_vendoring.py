@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,25 +15,12 @@ import pytest
 import projects_wsgi
 
 from ..support.differences import judge
+from ..support.make import ROOT, make, pythons
 from ..support.process import running_server
 from ..support.replay import RECORDED, read_steps, sending_to_server
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "projects_wsgi"
+PACKAGE = Path(projects_wsgi.__file__).parent
 PAGE = (PACKAGE / "page.html").read_text(encoding="utf-8")
-
-
-def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    # Without the variables of the make that may run this test.
-    environ = {name: value for name, value in os.environ.items() if "MAKE" not in name and name != "MFLAGS"}
-    return subprocess.run(
-        ["make", *arguments], cwd=cwd, env=environ, capture_output=True, text=True, timeout=120
-    )
-
-
-def pythons() -> list[str]:
-    """Return the interpreters that the machine has, one of each version; this one if there is no other."""
-    return [sys.executable, *make("--silent", "pythons").stdout.split()]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +28,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what `make vendor` and `make zipapp` need, in which they may write."""
     tree = tmp_path_factory.mktemp("tree")
     shutil.copytree(PACKAGE, tree / "projects_wsgi")
-    for name in ("Makefile", "LICENSE"):
+    for name in ("CHANGELOG.md", "LICENSE", "Makefile"):
         shutil.copy(ROOT / name, tree)
     return tree
 
@@ -76,7 +62,7 @@ def test_a_copy_under_another_name_two_levels_deep_passes_the_recorded_answers(t
 def test_a_zip_on_the_path_passes_the_recorded_answers(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "host.zip", "w") as archive:
         for file in [*PACKAGE.rglob("*.py"), PACKAGE / "page.html"]:
-            archive.write(file, file.relative_to(ROOT))
+            archive.write(file, file.relative_to(PACKAGE.parent))
     passes_the_recorded_answers(("-m", "projects_wsgi"), tmp_path, str(tmp_path / "host.zip"))
 
 
