@@ -46,7 +46,7 @@ from .origins import ANY, Origins
 from .storage import OnChange, open_store
 from .storage import Store as Store
 from .storage.sqlite import SQLiteStore as SQLiteStore
-from .wire import PHOENIX_VERSION, VERSION_HEADER
+from .wire import PHOENIX_VERSION, VERSION_HEADER, VERSION_PATTERN
 
 __version__ = "0.2.0"
 
@@ -93,7 +93,7 @@ def make_app(
     MAX_PAGE_BYTES.check(max_page_bytes)
     MAX_BODY_SIZE.check(max_body_size)
     ALLOWED_ORIGINS.check(allowed_origins)
-    if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", phoenix_version):
+    if not re.fullmatch(VERSION_PATTERN, phoenix_version):
         raise ValueError(f'phoenix_version must be like "20.26.1", not {phoenix_version!r}')
     needs_key = keys is not None or admin_secret is not None
     if ANY in (allowed_origins or ()) and (needs_key or authenticate is not None):
@@ -130,7 +130,6 @@ def make_app(
         phoenix_version=phoenix_version,
         read_only=read_only,
         authenticate=authenticate,
-        needs_key=needs_key,
         origins=Origins(allowed_origins, VERSION_HEADER) if allowed_origins else None,
         has_page=page,
     )

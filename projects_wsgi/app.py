@@ -24,7 +24,7 @@ class ProjectsApp:
     """The projects API of Phoenix as a WSGI callable over a store; see make_app, which makes it.
 
     store: for the host's own use as well. common_headers: those of every answer.
-    needs_key: whether the OpenAPI document says that /v1/ needs a key. has_page: whether / is the page.
+    has_page: whether / is the page.
 
     It never raises to its host, never prints, and logs to "projects_wsgi".
     """
@@ -39,7 +39,6 @@ class ProjectsApp:
         phoenix_version: str,
         read_only: bool,
         authenticate: Authenticate | None,
-        needs_key: bool,
         origins: Origins | None,
         has_page: bool,
     ) -> None:
@@ -50,7 +49,6 @@ class ProjectsApp:
         self.phoenix_version = phoenix_version
         self.common_headers = [(wire.VERSION_HEADER, phoenix_version), wire.NO_SNIFF]
         self._authenticate = authenticate
-        self.needs_key = needs_key
         self._origins = origins
         self.has_page = has_page
         self._pages: dict[tuple[object, wire.PageParameters], bytes] = {}  # by the store's version
@@ -171,7 +169,8 @@ class ProjectsApp:
 
     def get_openapi(self, _: Request) -> Response:
         """Answer with the OpenAPI document."""
-        document = openapi.build_document(self.phoenix_version, self.needs_key, self.has_page)
+        needs_key = self._authenticate is not None
+        document = openapi.build_document(self.phoenix_version, needs_key, self.has_page)
         return Response(200, wire.JSON, wire.render_json(document))
 
     def get_page(self, _: Request) -> Response:

@@ -13,12 +13,37 @@ _STRING: Document = {"type": "string"}
 _STRING_OR_NULL: Document = {"type": ["string", "null"]}
 _FLAG: Document = {"type": "boolean", "default": False}
 
+# The summary of each operation, one sentence, and then its description.
+_OPERATIONS = {
+    "getProjects": "List projects, newest first, page by page. A next_cursor opens the page after its own."
+    " Projects of experiments and of dataset evaluators are listed only if asked for.",
+    "createProject": "Create a project. Its name must be new, and cannot be changed.",
+    "getProject": "Get a project. It may be one that is listed only if asked for.",
+    "updateProject": "Set a description. Null, or none, leaves it as it is.",
+    "deleteProject": "Delete a project. All data that belong to it go as well.",
+    "getPage": "Get the page for people. It holds no data, and uses this API.",
+    "getHealth": "Tell that the process runs. The store is not asked.",
+    "getReadiness": "Ping the store. All under /v1/ needs it.",
+    "getPhoenixVersion": "Get the version of Phoenix whose API this is. Clients choose features by it.",
+    "getOpenAPI": "Get this document. It differs with what this server was told to be.",
+}
+
 
 def build_document(phoenix_version: str, needs_key: bool = False, has_page: bool = True) -> Document:
     """Return the OpenAPI document of an application.
 
     needs_key: whether paths under /v1/ need a key. has_page: whether / is the page for people.
     """
+    key = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "One of this server's keys, or what it takes in their place.",
+    }
+    responses = _responses()
+    if not needs_key:
+        del responses["Unauthorized"]
+    if not has_page:
+        del responses["WebPage"]
     version = {
         "description": "The Phoenix whose API this is.",
         "required": True,
@@ -30,18 +55,26 @@ def build_document(phoenix_version: str, needs_key: bool = False, has_page: bool
             "title": "Projects",
             "version": phoenix_version,
             "description": "The projects part of the Arize Phoenix REST API. HEAD answers as GET does.",
+            "contact": {"name": "Whoever runs this server"},
+            "license": {"name": "MIT License", "identifier": "MIT"},
         },
         # Relative to the document itself, and so right under any prefix.
         "servers": [{"url": "."}],
+        "tags": [
+            {"name": "projects", "description": "List, create, describe and delete projects."},
+            {"name": "server", "description": "How this server is, what it speaks, and its page."},
+        ],
+        # Only some operations need a key, if any does; they say so themselves.
+        "security": [],
         "paths": _paths(needs_key, has_page),
         "components": {
-            "schemas": {**_schemas(), "Version": {"const": phoenix_version}},
-            "responses": _responses(),
+            "schemas": _schemas(),
+            "responses": responses,
             "headers": {
                 "Version": version,
                 "NoSniff": {"required": True, "schema": {"const": wire.NO_SNIFF[1]}},
             },
-            **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if needs_key else {}),
+            **({"securitySchemes": {"key": key}} if needs_key else {}),
         },
     }
 
@@ -49,13 +82,11 @@ def build_document(phoenix_version: str, needs_key: bool = False, has_page: bool
 def _paths(needs_key: bool, has_page: bool) -> Document:
     reading = ["503 Unavailable"]
     writing = [*reading, "403 Forbidden", "409 Conflict", "507 Full"]
-    errors_of_a_body = ["400 Unreadable", "411 LengthRequired", "413 ContentTooLarge", "422 InvalidBody"]
-    with_body = ["200 OneProject", *errors_of_a_body, *writing]
+    with_body = ["200 OneProject", "411 LengthRequired", "413 ContentTooLarge", "422 InvalidBody", *writing]
     limit = {"type": "integer", "exclusiveMinimum": 0, "default": wire.DEFAULT_LIMIT, "examples": [10]}
     collection = {
         "get": _operation(
             "getProjects",
-            "List projects, newest first, page by page",
             ["200 Page", "422 InvalidQuery", *reading],
             parameters=[
                 _parameter("limit", "Projects on the page; a server may send fewer.", limit),
@@ -67,7 +98,7 @@ def _paths(needs_key: bool, has_page: bool) -> Document:
                 ),
             ],
         ),
-        "post": _operation("createProject", "Create a project", with_body, **_body("ProjectToCreate")),
+        "post": _operation("createProject", with_body, **_body("ProjectToCreate")),
     }
     identifier = {
         "name": "project_identifier",
@@ -77,29 +108,23 @@ def _paths(needs_key: bool, has_page: bool) -> Document:
         "schema": {"type": "string", "minLength": 1, "examples": ["default", render_global_id(1)]},
     }
     item: Document = {
-        "get": _operation("getProject", "Get a project", ["200 OneProject", "404 NotFound", *reading]),
-        "put": _operation(
-            "updateProject", "Set a description", ["404 NotFound", *with_body], **_body("ProjectToUpdate")
-        ),
-        "delete": _operation("deleteProject", "Delete a project", ["204 Deleted", "404 NotFound", *writing]),
+        "get": _operation("getProject", ["200 OneProject", "404 NotFound", *reading]),
+        "put": _operation("updateProject", ["404 NotFound", *with_body], **_body("ProjectToUpdate")),
+        "delete": _operation("deleteProject", ["204 Deleted", "404 NotFound", *writing]),
     }
     if needs_key:
         for operation in (*collection.values(), *item.values()):
             operation["security"] = [{"key": []}]
             operation["responses"]["401"] = _reference("responses", "Unauthorized")
-    page: Document = {"/": {"get": _operation("getPage", "Get the page for people", ["200 WebPage"])}}
+    page = {"/": {"get": _operation("getPage", ["200 WebPage"], tag="server")}}
     return {
         **(page if has_page else {}),
         "/v1/projects": collection,
         "/v1/projects/{project_identifier}": {"parameters": [identifier], **item},
-        "/healthz": {"get": _operation("getHealth", "Tell that the process runs", ["200 Health"])},
-        "/readyz": {"get": _operation("getReadiness", "Ping the store", ["200 Readiness", *reading])},
-        "/arize_phoenix_version": {
-            "get": _operation(
-                "getPhoenixVersion", "Get the version of Phoenix whose API this is", ["200 Version"]
-            )
-        },
-        "/openapi.json": {"get": _operation("getOpenAPI", "Get this document", ["200 Document"])},
+        "/healthz": {"get": _operation("getHealth", ["200 Health"], tag="server")},
+        "/readyz": {"get": _operation("getReadiness", ["200 Readiness", *reading], tag="server")},
+        "/arize_phoenix_version": {"get": _operation("getPhoenixVersion", ["200 Version"], tag="server")},
+        "/openapi.json": {"get": _operation("getOpenAPI", ["200 Document"], tag="server")},
     }
 
 
@@ -126,11 +151,12 @@ def _schemas() -> Document:
             "required": ["name"],
             "examples": [{"name": "my agent", "description": "first steps"}],
         },
-        # A description of null, or none, leaves it as it is.
         "ProjectToUpdate": {"type": "object", "properties": {"description": _STRING_OR_NULL}},
         "Errors": _object({"detail": {"type": "array", "minItems": 1, "items": error}}),
         "Empty": _object({}),
         "OpenAPI": {"type": "object"},
+        # Not this server's own: a client made from the document outlives it.
+        "Version": {"type": "string", "pattern": wire.VERSION_PATTERN, "examples": [wire.PHOENIX_VERSION]},
     }
 
 
@@ -145,7 +171,7 @@ def _responses() -> Document:
     scheme = {"description": "The scheme.", "required": True, "schema": _STRING}
     retry_after = {"description": "Seconds.", "schema": {"type": "integer"}}
     texts = {
-        "Unreadable": "The body cannot be read or decoded.",
+        "Unreadable": "The request is malformed, or its body cannot be read or decoded.",
         "Unauthorized": "The key is missing, unknown or expired.",
         "Forbidden": "The role does not allow it, the server is read-only, or it is the default project.",
         "NotFound": "There is no such project.",
@@ -178,10 +204,21 @@ def _responses() -> Document:
     return responses
 
 
-def _operation(operation_id: str, summary: str, answers: list[str], **more: Any) -> Document:
-    """Return an operation; answers: for each, a status and a name in components/responses."""
-    responses = {status: _reference("responses", name) for status, name in map(str.split, answers)}
-    return {"operationId": operation_id, "summary": summary, **more, "responses": responses}
+def _operation(operation_id: str, answers: list[str], tag: str = "projects", **more: Any) -> Document:
+    """Return an operation.
+
+    answers: a status and a name in components/responses for each; 400 is added, which all have.
+    """
+    summary, _, description = _OPERATIONS[operation_id].partition(". ")
+    statuses = map(str.split, sorted(["400 Unreadable", *answers]))
+    return {
+        "operationId": operation_id,
+        "tags": [tag],
+        "summary": summary,
+        "description": description,
+        **more,
+        "responses": {status: _reference("responses", name) for status, name in statuses},
+    }
 
 
 def _parameter(name: str, description: str, schema: Document) -> Document:

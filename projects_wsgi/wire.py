@@ -19,6 +19,7 @@ from . import model
 from .wsgi import TEXT, Headers, HTTPError, Response
 
 PHOENIX_VERSION = "20.26.1"
+VERSION_PATTERN = r"^[0-9]+\.[0-9]+\.[0-9]+$"
 VERSION_HEADER = "x-phoenix-server-version"
 NO_SNIFF = ("X-Content-Type-Options", "nosniff")  # browsers take the Content-Type at its word
 
