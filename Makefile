@@ -30,7 +30,8 @@ test-faults: $(VENV)/.faults ## kill and overload real processes, fill their dis
 		$(BIN)/python -m tests.support.cluster >/dev/null; } || $(call install_packages,$(FAULTS_PACKAGES))
 	$(BIN)/python -X dev -m pytest -rP tests/test_server.py tests/faults $(ARGS)
 
-test-clients: $(VENV)-clients/.installed ## run the official Phoenix client against the server
+test-clients: $(VENV)-clients/node_modules/.installed
+test-clients: ## run the official Phoenix client, linters of OpenAPI, and clients that it makes (needs npm)
 	$(VENV)-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
 
 BROWSER_PACKAGES = chromium
@@ -241,6 +242,12 @@ $(VENV)-phoenix-%/.installed: setup.cfg
 $(VENV)-%/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check '.[$*]'
+	@touch $@
+
+# The scripts that packages would run at their installation are not needed.
+$(VENV)-clients/node_modules/.installed: tests/clients/package.json | $(VENV)-clients/.installed
+	cp $< $(VENV)-clients
+	npm install --loglevel=error --ignore-scripts --no-audit --no-fund --prefix $(VENV)-clients
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.test

@@ -12,6 +12,7 @@ Document = dict[str, Any]
 _STRING: Document = {"type": "string"}
 _STRING_OR_NULL: Document = {"type": ["string", "null"]}
 _FLAG: Document = {"type": "boolean", "default": False}
+_ANY_OBJECT: Document = {"type": "object", "additionalProperties": True}
 
 # The summary of each operation, one sentence, and then its description.
 _OPERATIONS = {
@@ -25,7 +26,7 @@ _OPERATIONS = {
     "getHealth": "Tell that the process runs. The store is not asked.",
     "getReadiness": "Ping the store. All under /v1/ needs it.",
     "getPhoenixVersion": "Get the version of Phoenix whose API this is. Clients choose features by it.",
-    "getOpenAPI": "Get this document. It differs with what this server was told to be.",
+    "getOpenAPI": "Get this document. It says whether this server wants a key and has a page.",
 }
 
 
@@ -34,11 +35,7 @@ def build_document(phoenix_version: str, needs_key: bool = False, has_page: bool
 
     needs_key: whether paths under /v1/ need a key. has_page: whether / is the page for people.
     """
-    key = {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "One of this server's keys, or what it takes in their place.",
-    }
+    key = {"type": "http", "scheme": "bearer", "description": "A key, or what this server takes for one."}
     responses = _responses()
     if not needs_key:
         del responses["Unauthorized"]
@@ -137,7 +134,7 @@ def _schemas() -> Document:
             "msg": _STRING,
             "input": {"description": "What came."},
         },
-        ctx={"type": "object"},
+        ctx=_ANY_OBJECT,
     )
     next_cursor = {"anyOf": [_schema("Id"), {"type": "null"}]}
     return {
@@ -154,7 +151,7 @@ def _schemas() -> Document:
         "ProjectToUpdate": {"type": "object", "properties": {"description": _STRING_OR_NULL}},
         "Errors": _object({"detail": {"type": "array", "minItems": 1, "items": error}}),
         "Empty": _object({}),
-        "OpenAPI": {"type": "object"},
+        "OpenAPI": _ANY_OBJECT,
         # Not this server's own: a client made from the document outlives it.
         "Version": {"type": "string", "pattern": wire.VERSION_PATTERN, "examples": [wire.PHOENIX_VERSION]},
     }
