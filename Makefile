@@ -31,7 +31,7 @@ test-faults: $(VENV)/.faults ## kill and overload real processes, fill their dis
 	$(BIN)/python -X dev -m pytest -rP tests/test_server.py tests/faults $(ARGS)
 
 test-clients: $(VENV)-clients/node_modules/.installed
-test-clients: ## run the official Phoenix client, linters of OpenAPI, and clients that it makes (needs npm)
+test-clients: ## run the official Phoenix client; lint the OpenAPI document, make clients from it (needs npm)
 	$(VENV)-clients/bin/python -m pytest --confcutdir tests/clients tests/clients
 
 BROWSER_PACKAGES = chromium
