@@ -20,7 +20,7 @@ from projects_wsgi import SQLiteStore, StoreUnavailable
 from projects_wsgi.storage import upkeep
 
 from ..support.databases import connect, names
-from ..support.process import environment, refusal, run
+from ..support.process import environment, refusal, run, start_together
 
 # The path
 
@@ -332,6 +332,24 @@ os._exit(0)
         assert names(store) == ["later", "good", "default"]
 
 
+OPEN = """
+import sys
+from projects_wsgi import SQLiteStore
+print("ready", flush=True)
+sys.stdin.readline()
+SQLiteStore(sys.argv[1]).close()
+"""
+
+
+def test_any_number_of_processes_open_a_fresh_backup_at_the_same_moment(
+    file_store: SQLiteStore, file: Path
+) -> None:
+    for number in range(5):
+        file_store.backup(file.with_name(f"{number}.db"))
+        processes = start_together([["-c", OPEN, f"{number}.db"] for _ in range(4)], file.parent)
+        assert [process.communicate() and process.returncode for process in processes] == [0] * 4
+
+
 # The length of the log
 
 
@@ -496,7 +514,7 @@ def test_a_database_whose_log_is_gone_from_under_another_users_process_is_refuse
         shared.with_name(f"p.db{suffix}").unlink()
     shared.chmod(0o666)
     text = as_user(OTHER, lambda: SQLiteStore(shared))
-    assert f"another process has the database {shared} open, but the log {shared}-wal is not there" in text
+    assert f"others have the database {shared} open, but the log {shared}-wal is not there" in text
     os.write(is_over[1], b"x")
     owner.join()
     assert as_user(OWNER, lambda: look_read_only(shared)) == "['acknowledged', 'default']"

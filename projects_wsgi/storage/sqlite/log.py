@@ -26,13 +26,14 @@ def check_log(path: str, deadline: float, mode: str = WRITE) -> None:
 
     Either way, SQLite would spoil the file without a word. mode: in which the file will be opened.
     """
-    for suffix in ("-wal", "-journal"):
-        if size_of(f"{path}{suffix}") and _is_fresh_copy(path):
-            raise StoreUnavailable(
-                f"{path} was replaced by a backup, but {path}{suffix} belongs to what was there before and"
-                " would undo that: move it away, and next time use the command restore"
-            )
     deadline = min(deadline, time.monotonic() + _LOG_SECONDS)
+    while stale := _stale_log(path):
+        if time.monotonic() >= deadline:
+            raise StoreUnavailable(
+                f"{path} was replaced by a backup, but {stale} belongs to what was there before and would"
+                " undo that: move it away, and next time use the command restore"
+            )
+        time.sleep(SQLITE_PATIENCE_SECONDS)  # or another process is opening the backup right now
     database = Database(path)
     while mode == WRITE and size_of(path) and not os.path.exists(f"{path}-wal"):
         session = database.session(deadline)
@@ -46,13 +47,13 @@ def check_log(path: str, deadline: float, mode: str = WRITE) -> None:
             if not database.is_busy(error):
                 return  # for whoever opens it to find out
             if time.monotonic() >= deadline:
-                if _header(path)[18:20] in (b"", _ROLLBACK):
+                if read_header(path)[18:20] == _ROLLBACK:
                     raise
                 if _bring_back(path):
                     return
                 raise StoreUnavailable(
-                    f"another process has the database {path} open, but the log {path}-wal is not there: put"
-                    " it back, or stop that process first"
+                    f"others have the database {path} open, but the log {path}-wal is not there: put it back,"
+                    " or stop them first"
                 ) from None
         time.sleep(SQLITE_PATIENCE_SECONDS)
 
@@ -114,15 +115,13 @@ def mark_copy(path: str) -> None:
         os.fsync(file.fileno())
 
 
-def _is_fresh_copy(path: str) -> bool:
-    """Tell whether a file is a backup that nobody has opened since it was made; see mark_copy."""
-    header = _header(path)
-    return header[18:20] == _ROLLBACK and header[60:61] >= b"\x80"
-
-
-def _header(path: str) -> bytes:
-    """Return the beginning of a file; nothing where this process has it open."""
-    return b"" if _is_open(path) else read_header(path)
+def _stale_log(path: str) -> str:
+    """Return the log or journal beside a file that is a backup and was never opened, see mark_copy; or ""."""
+    for log in (f"{path}-wal", f"{path}-journal"):
+        header = read_header(path) if size_of(log) else b""
+        if header[18:20] == _ROLLBACK and header[60:61] >= b"\x80":
+            return log
+    return ""
 
 
 def read_header(path: str) -> bytes:
@@ -132,9 +131,7 @@ def read_header(path: str) -> bytes:
     open already, it is read through that.
     """
     with contextlib.suppress(OSError):
-        descriptor = None
-        with contextlib.suppress(OSError):
-            descriptor = _descriptor(path)
+        descriptor = _open_descriptor(path)
         if descriptor is not None:
             return os.pread(descriptor, _HEADER_SIZE, 0)
         with open(path, "rb") as file:
@@ -142,21 +139,14 @@ def read_header(path: str) -> bytes:
     return b""
 
 
-def _is_open(path: str) -> bool:
-    """Tell whether this process has a file open, as far as that can be told."""
-    try:
-        return _descriptor(path) is not None
-    except OSError:
-        return os.name == "posix"
-
-
-def _descriptor(path: str) -> int | None:
-    """Return a descriptor by which this process has a file open. Raises OSError if that cannot be told."""
-    wanted = os.stat(path)
-    for descriptor in map(int, os.listdir("/dev/fd")):
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(descriptor), wanted):
-                return descriptor
+def _open_descriptor(path: str) -> int | None:
+    """Return a descriptor by which this process has a file open, as far as that can be told."""
+    with contextlib.suppress(OSError):
+        wanted = os.stat(path)
+        for descriptor in map(int, os.listdir("/dev/fd")):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), wanted):
+                    return descriptor
     return None
 
 
