@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "storage.sqlite.log": {"files", "model", "storage.sqlite.database"},
     "storage.sqlite.file": {
         "model",
+        "options",
         "storage.pool",
         "storage.sqlite.database",
         "storage.sqlite.log",
@@ -61,7 +62,6 @@ ALLOWED: dict[str, set[str]] = {
     "storage.upkeep": {
         "files",
         "model",
-        "options",
         "storage.pool",
         "storage.sqlite.database",
         "storage.sqlite.file",
@@ -70,7 +70,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "storage.sqlite.foreign": {
         "model",
-        "options",
         "storage.pool",
         "storage.sqlite.database",
         "storage.sqlite.file",

@@ -46,7 +46,10 @@ class Driver(Protocol):
 
 
 class Session:
-    """A connection, and the time by which the work on it must be done, by time.monotonic()."""
+    """A connection, and the time by which the work on it must be done, by time.monotonic().
+
+    As a context, it closes the connection at the end.
+    """
 
     __slots__ = ("__weakref__", "connection", "deadline", "driver")
 
@@ -64,6 +67,12 @@ class Session:
                 if not self.driver.may_retry(self, sql, error) or time.monotonic() >= self.deadline:
                     raise
             time.sleep(_RETRY_SECONDS)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.connection.close()
 
 
 class Loan(Session):

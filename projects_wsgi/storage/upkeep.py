@@ -8,17 +8,15 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Callable, cast
 
 from ..files import copy_permissions, create_held, remove_if_left, sync_folder
 from ..model import StoreBusy, StoreFull, StoreUnavailable
-from ..options import BUSY_TIMEOUT
 from .pool import Session
 from .sqlite import schema
 from .sqlite.database import MEMORY, READ, READ_UNCHANGING, WRITE, Database, diagnosis
-from .sqlite.file import kept_as_it_is, misfit, mode_to_look, real_path
-from .sqlite.log import check_log, mark_copy
+from .sqlite.file import mode_to_look, opened, real_path
+from .sqlite.log import mark_copy
 
 # Told now and then how many pages are copied, and how many there are.
 Progress = Callable[[int, int], object]
@@ -37,19 +35,8 @@ def opened_as_it_is(path: str) -> Iterator[Session]:
     path = real_path(path)
     if not os.path.exists(path):
         raise StoreUnavailable(f"there is no database {path}")
-    if reason := misfit(path):
-        raise StoreUnavailable(f"cannot use the database {path}: {reason}")
-    deadline = time.monotonic() + BUSY_TIMEOUT.default
-    mode = mode_to_look(path, WRITE)
-    database = Database(path)
-    with kept_as_it_is(path, mode):
-        try:
-            check_log(path, deadline, mode)
-            session = database.session(deadline, mode)
-            with closing(session.connection):
-                yield session
-        except sqlite3.Error as error:
-            raise database.translated(error) from error
+    with opened(path, mode_to_look(path, WRITE)) as session:
+        yield session
 
 
 def _database(session: Session) -> Database:
@@ -78,9 +65,7 @@ def new_file(path: str, source: str, *, overwrite: bool) -> Iterator[str]:
 
     Whoever cannot read the database source cannot read it. Raises FileExistsError; StoreError.
     """
-    if os.path.basename(path) in ("", os.curdir, os.pardir):
-        raise StoreUnavailable(f"cannot copy the database to {path}: it is a folder; name a file")
-    path = real_path(path)
+    path = real_path(path, "copy the database to")
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists already")
     if reason := _refusal(source, path):
@@ -100,8 +85,6 @@ def new_file(path: str, source: str, *, overwrite: bool) -> Iterator[str]:
 
 def _refusal(source: str, path: str) -> str:
     """Say why a backup of the database source must not take the place of what is at a path; or ""."""
-    if reason := misfit(path):
-        return reason
     if os.path.exists(path) and source != MEMORY and os.path.samefile(path, source):
         return "that is the database itself"
     for suffix in ("-wal", "-shm", "-journal"):
@@ -144,8 +127,7 @@ def _copy(session: Session, path: str, progress: Progress | None) -> None:
     session.execute("BEGIN")
     session.execute("SELECT count(*) FROM sqlite_master").fetchone()
     # Nobody else knows of the file, so it needs no journal; it is synced when it is whole.
-    target = Database(path, synchronous="OFF").session(session.deadline)
-    with closing(target.connection):
+    with Database(path, synchronous="OFF").session(session.deadline) as target:
         target.execute("PRAGMA journal_mode = OFF")
         session.connection.backup(target.connection, pages=_STEP_PAGES, progress=tell)
     session.execute("ROLLBACK")
@@ -185,8 +167,7 @@ def copied(path: str, target: str) -> Iterator[Session]:
                 _copy(backup, copy_path, None)
             except OSError as error:
                 raise StoreUnavailable(f"cannot copy the backup beside {target}: {error.strerror}") from error
-        source = Database(copy_path, synchronous="OFF").session(backup.deadline)
-        stack.enter_context(closing(source.connection))
+        source = stack.enter_context(Database(copy_path, synchronous="OFF").session(backup.deadline))
         if copy_path == MEMORY:
             backup.connection.backup(source.connection)
         else:
@@ -208,7 +189,7 @@ def replace(source: Session, session: Session, progress: Progress | None = None)
             raise StoreUnavailable("a database in memory cannot hold this backup: its pages differ")
         source.execute(f"PRAGMA page_size = {page_size}")  # which a database with a log cannot change
         source.execute("VACUUM")
-    used = [last_id(session)]
+    used = [schema.last_id(session)]
     is_locked = False
 
     def tell(status: int, remaining: int, total: int) -> None:
@@ -221,12 +202,9 @@ def replace(source: Session, session: Session, progress: Progress | None = None)
             if database.path != MEMORY:
                 # Without the log, this process has locked all others out.
                 mode = READ if database.is_concurrent else READ_UNCHANGING
-                reader = database.session(session.deadline, mode)
-                with closing(reader.connection):
-                    used.append(last_id(reader))
-            source.execute(
-                "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'projects'", (max(used),)
-            )
+                with database.session(session.deadline, mode) as reader:
+                    used.append(schema.last_id(reader))
+            schema.reserve_ids(source, max(used))
         if progress is not None:
             progress(total - remaining, total)
 
@@ -237,12 +215,6 @@ def replace(source: Session, session: Session, progress: Progress | None = None)
     )
     with contextlib.suppress(sqlite3.OperationalError):  # others are reading
         session.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def last_id(session: Session) -> int:
-    """Return the largest id that was ever used."""
-    row = session.execute("SELECT seq FROM sqlite_sequence WHERE name = 'projects'").fetchone()
-    return row[0] if row else 0
 
 
 # Checking

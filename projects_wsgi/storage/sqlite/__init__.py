@@ -13,6 +13,7 @@ from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, Store
 from ...options import BUSY_TIMEOUT, MAX_DATABASE_SIZE
 from .. import OnChange, PageQuery, Record, Store, upkeep
 from ..pool import Loan, Pool, Session
+from . import schema
 from .database import MEMORY, Database, Memory
 from .file import File, real_path
 from .schema import NOW
@@ -200,7 +201,7 @@ class SQLiteStore(Store):
             yield from map(_parse_project, rows)
 
     def _last_id(self, session: Session) -> int:
-        return upkeep.last_id(session)
+        return schema.last_id(session)
 
     @contextlib.contextmanager
     def _bringing_in(self, session: Session) -> Iterator[None]:
@@ -219,7 +220,7 @@ class SQLiteStore(Store):
         return session.execute(sql, (DEFAULT_PROJECT_ID,)).fetchone() is not None
 
     def _reserve_ids(self, session: Session, last_id: int) -> None:
-        session.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'projects'", (last_id,))
+        schema.reserve_ids(session, last_id)
 
     def _find_descriptions(self, session: Session, names: Sequence[str]) -> Mapping[str, str | None]:
         places = ", ".join("?" * len(names))

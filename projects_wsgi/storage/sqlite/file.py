@@ -8,14 +8,13 @@ import logging
 import math
 import os
 import sqlite3
-import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 from ...model import StoreFull, StoreUnavailable
+from ...options import BUSY_TIMEOUT
 from ..pool import Session
 from . import schema
 from .database import (
@@ -76,8 +75,6 @@ class File(Database):
         self._log_size = self._seen_log_size = 0  # bytes: when it was last whole; at the last look
         self._long_log = _LONG_LOG
         deadline = time.monotonic() + patience
-        if reason := misfit(path):
-            raise StoreUnavailable(f"cannot use the database {path}: {reason}")
         try:
             if read_only:
                 self._open_to_read(deadline)
@@ -139,14 +136,11 @@ class File(Database):
 
     def _look(self) -> list[object]:
         """Return what tells the file, its log and its shared memory from others at the same paths."""
+        if self._mode == READ_UNCHANGING:
+            return [_appearance(self.path), None, None]
         statuses = [status_of(path) for path in self._encoded_paths]
-        file, log, _ = statuses
-        self._seen_log_size = log.st_size if log else 0
-        identities: list[object] = [status and (status.st_dev, status.st_ino) for status in statuses]
-        if self._mode == READ_UNCHANGING and file:
-            # Not even its content may change, and no log may come.
-            identities[:2] = (file.st_ino, file.st_size, file.st_mtime_ns), self._seen_log_size
-        return identities
+        self._seen_log_size = statuses[1].st_size if statuses[1] else 0
+        return [status and (status.st_dev, status.st_ino) for status in statuses]
 
     def check_files(self, session: Session | None = None) -> None:
         """Look at all files; see Database.
@@ -157,7 +151,9 @@ class File(Database):
         path = self._changed_path() and self._changed_path()
         if path:
             if session is not None and identity_of(self._log) in (None, self._files[1]):
-                _save_log(session)
+                # Bring into the file what only a log without a name holds.
+                with contextlib.suppress(sqlite3.Error):
+                    session.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             raise StoreUnavailable(
                 f"the file {path} was removed or replaced while it was open;"
                 " put it back, or start again with what is there now"
@@ -167,12 +163,10 @@ class File(Database):
 
     def _changed_path(self) -> str:
         """Return the first path that no longer names what was opened there; "" if all do."""
-        found = self._look()
-        watched = 3 if self._connections else 1
-        if found[:watched] != self._files[:watched]:
-            for path, opened, now in zip(self._paths, self._files[:watched], found):
-                if opened is not None and opened != now:
-                    return path
+        watched = self._paths if self._connections else self._paths[:1]
+        for path, opened, now in zip(watched, self._files, self._look()):
+            if opened is not None and opened != now:
+                return path
         return ""
 
     def _check_log(self, session: Session) -> None:
@@ -250,8 +244,7 @@ class File(Database):
             raise
 
     def _open_and_migrate(self, deadline: float, *, may_use_log: bool) -> None:
-        session = self.session(deadline, MAKE)
-        with closing(session.connection):
+        with self.session(deadline, MAKE) as session:
             version = schema.read_version(session, self.path)
             session.execute("COMMIT")
             is_copy = schema.is_copy(session)
@@ -264,8 +257,7 @@ class File(Database):
 
     def _switch_log_off(self, deadline: float) -> None:
         """Switch the file to the rollback journal, which needs no memory shared between processes."""
-        session = Database(self.path).session(deadline)
-        with closing(session.connection):
+        with Database(self.path).session(deadline) as session:
             session.execute("PRAGMA locking_mode = EXCLUSIVE")
             schema.read_version(session, self.path)
             session.execute("COMMIT")
@@ -278,8 +270,7 @@ class File(Database):
         check_log(self.path, deadline, self._mode)
         if self._mode == READ_UNCHANGING:
             logger.warning("the database %s is taken for one that nobody changes", self.path)
-        session = self.session(deadline, self._mode)
-        with closing(session.connection):
+        with self.session(deadline, self._mode) as session:
             if schema.read_version(session, self.path) < len(schema.MIGRATIONS):
                 raise StoreUnavailable(
                     f"the database {self.path} is not of this version: open it once without read-only"
@@ -303,34 +294,56 @@ class File(Database):
 # Before a file is opened
 
 
-def real_path(name: str) -> str:
-    """Return the path of a database file without links. Raises StoreUnavailable."""
-    if name.endswith(("/", os.sep)):
-        raise StoreUnavailable(f"cannot use the database {name}: it is a folder; name a file")
+def real_path(name: str, purpose: str = "use the database") -> str:
+    """Return the path of a database file without links. Raises StoreUnavailable if none can be there.
+
+    purpose: what cannot be done then.
+    """
     try:
         path = os.path.realpath(name)
+        reason = _misfit(path)
     except FileNotFoundError:
-        raise StoreUnavailable(
-            f"cannot use the database {name}: the working folder was removed; give an absolute path"
-        ) from None
+        reason = "the working folder was removed; give an absolute path"
+    if name.endswith(("/", os.sep)):
+        reason = "it is a folder; name a file"
+    if reason:
+        raise StoreUnavailable(f"cannot {purpose} {name}: {reason}")
     # POSIX lets two slashes at the start mean something else; Linux and macOS do not.
     return "/" + path.lstrip("/") if os.sep == "/" else path
 
 
-def misfit(path: str) -> str:
+def _misfit(path: str) -> str:
     """Say why no database file can be at a path, before SQLite makes a part of one there; or ""."""
     if len(os.fsencode(path)) > _MAX_PATH:
         return f"SQLite opens no path of more than {_MAX_PATH} bytes"
     try:
         os.lstat(f"{path}-journal")
-        is_file = stat.S_ISREG(os.stat(path).st_mode)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return "its name is too long"
-        is_file = not os.path.exists(path) or os.path.isfile(path)
     if os.path.isdir(path):
         return "it is a folder; name a file"
-    return "" if is_file else "it is not a file"
+    return "" if os.path.isfile(path) or not os.path.exists(path) else "it is not a file"
+
+
+@contextlib.contextmanager
+def opened(path: str, mode: str, copy: str | None = None) -> Iterator[Session]:
+    """Give a session on a file that exists, or on a copy of it. Raises StoreError.
+
+    It raises StoreUnavailable at the end of the block as well, if the file was taken for one that nobody
+    changes and others have begun to.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT.default
+    database = Database(path)
+    before = _appearance(path)
+    try:
+        check_log(path, deadline, mode)
+        with Database(copy or path).session(deadline, mode) as session:
+            yield session
+    except sqlite3.Error as error:
+        raise database.translated(error) from error
+    if mode == READ_UNCHANGING and _appearance(path) != before:
+        raise StoreUnavailable(f"others have begun to change the database {path}; try again")
 
 
 def mode_to_look(path: str, mode: str) -> str:
@@ -355,25 +368,7 @@ def mode_to_look(path: str, mode: str) -> str:
     return READ_UNCHANGING
 
 
-@contextlib.contextmanager
-def kept_as_it_is(path: str, mode: str) -> Iterator[None]:
-    """Raise StoreUnavailable at the end of the block if others have begun to change a file meanwhile.
-
-    mode: in which it is open; only for READ_UNCHANGING does that matter.
-    """
-    before = _appearance(path)
-    yield
-    if mode == READ_UNCHANGING and _appearance(path) != before:
-        raise StoreUnavailable(f"others have begun to change the database {path}; try again")
-
-
 def _appearance(path: str) -> object:
-    """Return what changes when others begin to write to a file."""
-    status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns, os.path.exists(f"{path}-wal")
-
-
-def _save_log(session: Session) -> None:
-    """Bring into the file what only a log without a name holds."""
-    with contextlib.suppress(sqlite3.Error):
-        session.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    """Return what changes when others begin to write to a file; None for no file."""
+    status = status_of(path)
+    return status and (status.st_ino, status.st_size, status.st_mtime_ns, size_of(f"{path}-wal"))

@@ -6,20 +6,17 @@ import contextlib
 import functools
 import os
 import shutil
-import sqlite3
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 from ...model import DEFAULT_PROJECT_ID, PLAYGROUND_PROJECT_NAME, ProjectKind, StoreUnavailable
-from ...options import BUSY_TIMEOUT
 from ..pool import Session
-from .database import READ, READ_UNCHANGING, Database
-from .file import kept_as_it_is, misfit, real_path
+from .database import READ, READ_UNCHANGING
+from .file import opened, real_path
 from .log import read_header, size_of
-from .schema import columns_of
+from .schema import columns_of, last_id
 
 _HEADER = b"SQLite format 3\0"  # with which every such file begins
 
@@ -38,49 +35,22 @@ def is_database(path: str) -> bool:
 def read_file(path: str) -> Iterator[tuple[int, Iterator[ForeignRow]]]:
     """Give the largest id that a file has ever given, and its projects in order of id. Raises StoreError."""
     path = real_path(path)
-    if reason := misfit(path):
-        raise StoreUnavailable(f"cannot use the database {path}: {reason}")
-    database = Database(path)
-    try:
-        with _opened(path) as session:
-            # What is no UTF-8 is found when it is looked at.
-            session.connection.text_factory = functools.partial(
-                str, encoding="utf-8", errors="surrogateescape"
-            )
-            session.execute("BEGIN")
-            yield _last_id(session), _select(session, path)
-    except sqlite3.Error as error:
-        raise database.translated(error) from error
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[Session]:
-    """Give a session that only reads a file, and leaves nothing beside it."""
-    deadline = time.monotonic() + BUSY_TIMEOUT.default
-    uses_log = read_header(path)[18:20] == _LOG_MODE
-    mode = READ
     with contextlib.ExitStack() as stack:
-        if uses_log and not (os.path.exists(f"{path}-wal") and os.path.exists(f"{path}-shm")):
+        mode, copy = READ, None
+        has_log = read_header(path)[18:20] == _LOG_MODE
+        if has_log and not (os.path.exists(f"{path}-wal") and os.path.exists(f"{path}-shm")):
             # SQLite would make both.
             mode = READ_UNCHANGING
             if size_of(f"{path}-wal"):
                 # Nobody has it open, and to read its log means to write beside it.
-                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                mode, copy = READ, os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "copy")
                 for suffix in ("", "-wal"):
-                    shutil.copyfile(f"{path}{suffix}", os.path.join(folder, f"copy{suffix}"))
-                path, mode = os.path.join(folder, "copy"), READ
-        with kept_as_it_is(path, mode):
-            session = Database(path).session(deadline, mode)
-            stack.enter_context(closing(session.connection))
-            yield session
-
-
-def _last_id(session: Session) -> int:
-    if columns_of(session, "sqlite_sequence"):
-        row = session.execute("SELECT seq FROM sqlite_sequence WHERE name = 'projects'").fetchone()
-        if row and isinstance(row[0], int):
-            return row[0]
-    return 0
+                    shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        session = stack.enter_context(opened(path, mode, copy))
+        # What is no UTF-8 is found when it is looked at.
+        session.connection.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
+        session.execute("BEGIN")
+        yield last_id(session), _select(session, path)
 
 
 def _select(session: Session, path: str) -> Iterator[ForeignRow]:

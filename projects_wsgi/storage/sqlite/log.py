@@ -6,7 +6,6 @@ import contextlib
 import os
 import sqlite3
 import time
-from contextlib import closing
 
 from ...files import copy_permissions, sync_folder
 from ...model import StoreUnavailable
@@ -36,9 +35,8 @@ def check_log(path: str, deadline: float, mode: str = WRITE) -> None:
         time.sleep(SQLITE_PATIENCE_SECONDS)  # or another process is opening the backup right now
     database = Database(path)
     while mode == WRITE and size_of(path) and not os.path.exists(f"{path}-wal"):
-        session = database.session(deadline)
         try:
-            with closing(session.connection):
+            with database.session(deadline) as session:
                 # In this mode, SQLite begins with a lock that it gets only if nobody has the log open.
                 session.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
                 session.connection.execute("SELECT 1 FROM sqlite_master").fetchone()

@@ -59,6 +59,20 @@ def columns_of(session: Session, table: str) -> set[str]:
     return {column[0] for column in session.execute(f"SELECT * FROM {table} LIMIT 0").description}
 
 
+def last_id(session: Session) -> int:
+    """Return the largest id that was ever given; 0 where that is not noted."""
+    if columns_of(session, "sqlite_sequence"):
+        row = session.execute("SELECT seq FROM sqlite_sequence WHERE name = 'projects'").fetchone()
+        if row and isinstance(row[0], int):
+            return row[0]
+    return 0
+
+
+def reserve_ids(session: Session, last_id: int) -> None:
+    """See to it that the next id that is given is larger than this one."""
+    session.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'projects'", (last_id,))
+
+
 def is_copy(session: Session) -> bool:
     """Tell whether a file is a backup that nobody has opened yet: its version is below 0, until migrate."""
     return bool(session.execute("PRAGMA user_version").fetchone()[0] < 0)
