@@ -159,7 +159,7 @@ class Store(ABC):
     def ping(self) -> None:
         """Return when the store answers; raise StoreError when it does not."""
         with self._reading() as session:
-            self._probe(session)
+            self._select_row(session, model.DEFAULT_PROJECT_ID)
 
     # Writing
 
@@ -266,12 +266,10 @@ class Store(ABC):
             raise model.StoreReadOnly
         made = updated = skipped = 0
         names: list[str] = []  # that exist already, where none may
-        with contextlib.ExitStack() as stack:
-            session = stack.enter_context(
-                self._reading() if dry_run else Loan(self._writers, self._busy_timeout)
-            )
-            if not dry_run:
-                stack.enter_context(self._bringing_in(session))
+        pool = self._readers if dry_run else self._writers
+        transaction: Callable[[Session], AbstractContextManager[object]]
+        transaction = contextlib.nullcontext if dry_run else self._bringing_in
+        with Loan(pool, self._busy_timeout) as session, transaction(session):
             is_fresh = not self._holds_projects(session)
             keeps_ids = is_fresh and not new_ids
             if keeps_ids and not dry_run:
@@ -284,8 +282,7 @@ class Store(ABC):
                 if not (dry_run or names):
                     count = self._bring_in(session, new, keeps_ids, size) if new else 0
                     if changed:
-                        change = self._replace_default if is_fresh else self._set_descriptions
-                        count += change(session, changed)
+                        count += self._set_descriptions(session, changed, with_times=is_fresh)
                     if count < len(new) + len(changed):
                         raise model.ChangeForbidden("something in the database kept a project from coming in")
                 made += len(new)
@@ -377,6 +374,14 @@ class Store(ABC):
     def _last_id(self, session: Session) -> int:
         """Return the largest id that was ever given."""
 
+    # An engine whose changes are of one statement each does without these two.
+
+    def _begin(self, session: Session, growth: int | None) -> None:  # noqa: B027
+        """Begin a transaction. growth: characters that it will store; None: it only deletes."""
+
+    def _commit(self, session: Session) -> None:  # noqa: B027
+        """End a transaction: when this returns, what it changed is on stable storage."""
+
     # What bring_in asks of an engine. All is done in one transaction, and nothing is tried again.
 
     @abstractmethod
@@ -400,24 +405,8 @@ class Store(ABC):
         """Make projects, with their ids or new ones; return how many were made. size: in characters."""
 
     @abstractmethod
-    def _set_descriptions(self, session: Session, records: Sequence[Record]) -> int:
-        """Set the descriptions of projects by their names, and the time; return how many were set."""
-
-    @abstractmethod
-    def _replace_default(self, session: Session, records: Sequence[Record]) -> int:
-        """Give the default project the description and the times of the one record; return 1, or 0."""
-
-    @abstractmethod
-    def _begin(self, session: Session, growth: int | None) -> None:
-        """Begin a transaction. growth: characters that it will store; None: it only deletes."""
-
-    @abstractmethod
-    def _commit(self, session: Session) -> None:
-        """End a transaction: when this returns, what it changed is on stable storage."""
-
-    @abstractmethod
-    def _probe(self, session: Session) -> None:
-        """Raise unless the projects can be read."""
+    def _set_descriptions(self, session: Session, records: Sequence[Record], with_times: bool) -> int:
+        """Set the descriptions of projects by their names, with their times or now's; return how many."""
 
 
 class _Transaction(Loan):

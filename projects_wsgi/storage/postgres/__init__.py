@@ -85,12 +85,6 @@ class PostgresStore(Store):
 
     # What the base class asks of an engine. Each change is one statement, which is its own transaction.
 
-    def _begin(self, session: Session, growth: int | None) -> None:
-        pass
-
-    def _commit(self, session: Session) -> None:
-        pass
-
     def _select_page(self, session: Session, query: PageQuery) -> Iterable[ProjectRow]:
         first_id, limit, folded, kinds, max_size = query
         if len(folded) > _MAX_LIKE_LENGTH:
@@ -237,27 +231,21 @@ class PostgresStore(Store):
         count: int = cursor.rowcount
         return count
 
-    def _set_descriptions(self, session: Session, records: Sequence[Record]) -> int:
+    def _set_descriptions(self, session: Session, records: Sequence[Record], with_times: bool) -> int:
+        times = f"updated_at = {tables.NOW}"
+        if with_times:
+            times = "created_at = new.created_at, updated_at = new.updated_at"
         sql = (
-            f"UPDATE {self._table} AS it SET description = new.description, updated_at = {tables.NOW}"
-            " FROM unnest($1::bytea[], $2::text[]) AS new (hash, description) WHERE it.name_hash = new.hash"
+            f"UPDATE {self._table} AS it SET description = new.description, {times}"
+            " FROM unnest($1::bytea[], $2::text[], $3::timestamptz[], $4::timestamptz[])"
+            " AS new (hash, description, created_at, updated_at) WHERE it.name_hash = new.hash"
         )
-        hashes = [_hash(record[1]) for record in records]
-        descriptions = [_encode(record[2] or "") for record in records]
-        count: int = self._within(session, sql, (hashes, descriptions)).rowcount
+        rows = [
+            (_hash(name), description and _encode(description), *times)
+            for _, name, description, _, *times in records
+        ]
+        count: int = self._within(session, sql, [list(column) for column in zip(*rows)]).rowcount
         return count
-
-    def _replace_default(self, session: Session, records: Sequence[Record]) -> int:
-        ((_, _, description, _, *times),) = records
-        sql = (
-            f"UPDATE {self._table} SET description = $1, created_at = $2::timestamptz,"
-            f" updated_at = $3::timestamptz WHERE id = {DEFAULT_PROJECT_ID}"
-        )
-        count: int = self._within(session, sql, (description and _encode(description), *times)).rowcount
-        return count
-
-    def _probe(self, session: Session) -> None:
-        session.execute(f"SELECT 1 FROM {self._table} LIMIT 1")
 
 
 def _address(key: int | str) -> tuple[str, int | bytes]:

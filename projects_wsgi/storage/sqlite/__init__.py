@@ -29,8 +29,6 @@ _MAX_INSTR_LENGTH = 32
 
 _SELECT_ROWS = "SELECT id, name, description FROM projects"
 _SELECT = "SELECT id, name, description, kind, created_at, updated_at FROM projects"
-_SELECT_ROW_BY_ID = f"{_SELECT_ROWS} WHERE id = ?"
-_SELECT_ROW_BY_NAME = f"{_SELECT_ROWS} WHERE name = ?"
 _INSERT = (  # with NULL for a new id
     "INSERT INTO projects (id, name, folded_name, kind, created_at, updated_at, description)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -162,7 +160,7 @@ class SQLiteStore(Store):
         return rows
 
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
-        sql = _SELECT_ROW_BY_NAME if isinstance(key, str) else _SELECT_ROW_BY_ID
+        sql = f"{_SELECT_ROWS} WHERE {_column(key)} = ?"
         row: ProjectRow | None = session.execute(sql, (key,)).fetchone()
         return row
 
@@ -237,17 +235,14 @@ class SQLiteStore(Store):
         count: int = session.connection.executemany(_INSERT, rows).rowcount
         return count
 
-    def _set_descriptions(self, session: Session, records: Sequence[Record]) -> int:
+    def _set_descriptions(self, session: Session, records: Sequence[Record], with_times: bool) -> int:
         self._database.check_room(session, sum(len(record[2] or "") for record in records))
-        sql = f"UPDATE projects SET description = ?, updated_at = {NOW} WHERE name = ?"
-        rows = [(description, name) for _, name, description, *_ in records]
+        times = "created_at = ?, updated_at = ?" if with_times else f"updated_at = {NOW}"
+        sql = f"UPDATE projects SET description = ?, {times} WHERE name = ?"
+        rows = [
+            (description, *(given if with_times else ()), name) for _, name, description, _, *given in records
+        ]
         count: int = session.connection.executemany(sql, rows).rowcount
-        return count
-
-    def _replace_default(self, session: Session, records: Sequence[Record]) -> int:
-        ((_, _, description, _, *times),) = records
-        sql = "UPDATE projects SET description = ?, created_at = ?, updated_at = ? WHERE id = ?"
-        count: int = session.execute(sql, (description, *times, DEFAULT_PROJECT_ID)).rowcount
         return count
 
     def _begin(self, session: Session, growth: int | None) -> None:
@@ -255,10 +250,6 @@ class SQLiteStore(Store):
 
     def _commit(self, session: Session) -> None:
         self._database.commit(session)
-
-    def _probe(self, session: Session) -> None:
-        self._database.check_files(session)
-        session.execute("SELECT 1 FROM projects LIMIT 1").fetchone()
 
 
 def _column(key: int | str) -> str:

@@ -83,9 +83,6 @@ class Database:
     def check(self, session: Session) -> None:
         """Raise StoreUnavailable if what a session has open is no longer there."""
 
-    def check_files(self, session: Session | None = None) -> None:
-        """Raise StoreUnavailable if a path no longer names what was opened there."""
-
     def disconnect(self, connection: Any) -> None:
         connection.close()
 
@@ -153,8 +150,6 @@ def diagnosis(path: str) -> str:
     folder = os.path.dirname(path)
     if path == MEMORY:
         return ""
-    if os.path.isdir(path):
-        return "it is a folder; name a file"
     if not os.path.isdir(folder):
         return f"there is no folder {folder}; make it first"
     for suffix in ("", "-wal", "-shm", "-journal"):

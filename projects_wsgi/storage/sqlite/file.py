@@ -143,13 +143,14 @@ class File(Database):
         return [status and (status.st_dev, status.st_ino) for status in statuses]
 
     def check_files(self, session: Session | None = None) -> None:
-        """Look at all files; see Database.
+        """Raise StoreUnavailable if a path no longer names what was opened there, or the log was cut off.
 
         What is written to a file that was removed would be gone with the last connection.
         """
         # Looked at twice, because other threads may be closing the last connection or opening the first.
         path = self._changed_path() and self._changed_path()
         if path:
+            self._next_look = 0.0  # for readers too, from now on
             if session is not None and identity_of(self._log) in (None, self._files[1]):
                 # Bring into the file what only a log without a name holds.
                 with contextlib.suppress(sqlite3.Error):
