@@ -186,6 +186,7 @@ class File(Database):
             if frames <= 0 or size >= 32 + frames * (24 + page_size):  # sqlite.org/fileformat2.html, 4.1
                 self._log_size = size
                 return
+        self._next_look = 0.0
         raise StoreUnavailable(f"the log {self._log} was cut off while it was open; start again")
 
     def _empty_log(self, session: Session) -> None:
