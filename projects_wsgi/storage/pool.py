@@ -106,7 +106,8 @@ class Loan(Session):
     def renew(self) -> None:
         """Take a new connection in the place of one that is lost."""
         self.is_renewed = True
-        self.connection = self._pool.renew(self)
+        self.driver.disconnect(self.connection)
+        self.connection = self._pool.connect(self)
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._pool.give_back(self, error is None)
@@ -162,14 +163,11 @@ class Pool:
         if self._is_closed:
             raise StoreUnavailable("the store is closed")
         connection = self._connections[loan.place]
-        if connection is None:
-            connection = self._connections[loan.place] = self.driver.connect(loan.deadline)
-        return connection
+        return self.connect(loan) if connection is None else connection
 
-    def renew(self, loan: Loan) -> Any:
-        """Close a loan's connection and return a new one in its place."""
-        connection, self._connections[loan.place] = self._connections[loan.place], None
-        self.driver.disconnect(connection)
+    def connect(self, loan: Loan) -> Any:
+        """Return a new connection, which is kept in the loan's place instead of one that is closed."""
+        self._connections[loan.place] = None  # until there is one
         connection = self._connections[loan.place] = self.driver.connect(loan.deadline)
         return connection
 

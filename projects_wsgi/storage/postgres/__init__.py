@@ -120,14 +120,16 @@ class PostgresStore(Store):
             part = part._replace(first_id=rows[-1][0] - 1)
 
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
-        condition, value = _address(key)
-        row = session.execute(f"SELECT {_ROW} FROM {self._table} WHERE {condition}", (value,)).fetchone()
+        row = self._find(session, _ROW, key)
         return row and _parse_row(row)
 
     def _select(self, session: Session, key: int | str) -> Project | None:
-        condition, value = _address(key)
-        row = session.execute(f"SELECT {_PROJECT} FROM {self._table} WHERE {condition}", (value,)).fetchone()
+        row = self._find(session, _PROJECT, key)
         return row and _parse_project(row)
+
+    def _find(self, session: Session, columns: str, key: int | str) -> Any:
+        condition, value = _address(key)
+        return session.execute(f"SELECT {columns} FROM {self._table} WHERE {condition}", (value,)).fetchone()
 
     def _insert(
         self, session: Session, name: str, folded: str, kind: ProjectKind, description: str | None

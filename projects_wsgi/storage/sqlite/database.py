@@ -115,7 +115,7 @@ class Database:
         """Begin to change the database. growth: characters to store; None: the change only deletes."""
         session.execute("BEGIN IMMEDIATE")
 
-    def check_room(self, session: Session, growth: int) -> None:
+    def check_room(self, session: Session, growth: int | None) -> None:
         """Raise StoreFull if there is too little room for a part of a change. growth: as in begin."""
 
     def commit(self, session: Session) -> None:

@@ -120,13 +120,8 @@ class File(Database):
         self.check_files(session)
         if self._log_size > self._long_log:
             self._empty_log(session)
-        self._check_room(session, growth)
+        self.check_room(session, growth)
         session.execute("BEGIN IMMEDIATE")
-
-    def check_room(self, session: Session, growth: int) -> None:
-        # What the log holds already will go into the file.
-        self._log_size = size_of(self._encoded_paths[1])
-        self._check_room(session, growth)
 
     def commit(self, session: Session) -> None:
         session.execute("COMMIT")
@@ -201,8 +196,9 @@ class File(Database):
         self._long_log = self._log_size + _MORE_LOG if is_busy else _LONG_LOG
         self._log_size = size_of(self._log)
 
-    def _check_room(self, session: Session, growth: int | None) -> None:
+    def check_room(self, session: Session, growth: int | None) -> None:
         """Raise StoreFull where a change would leave too little room to empty the log and to delete."""
+        self._log_size = size_of(self._encoded_paths[1])  # what it holds will go into the file
         free = self._free_bytes()
         needed = _BYTES_OF_A_CHANGE + _BYTES_PER_CHARACTER * (growth or 0)
         if free >= self._log_size + 2 * needed + _BYTES_FOR_DELETIONS:

@@ -64,6 +64,7 @@ def _bring_back(path: str) -> bool:
     """
     import glob  # here, because few servers ever need them, and a start would take 3 ms longer
     import shutil
+    import tempfile
 
     log = f"{path}-wal"
     removed: dict[object, str] = {}
@@ -74,28 +75,24 @@ def _bring_back(path: str) -> bool:
     if len(removed) != 1:  # none is to be seen, or they are not of one mind
         return False
     (link,) = removed.values()
-    copied = f"{log}.{os.urandom(4).hex()}"
     try:
-        before = os.stat(link)
-        descriptor = os.open(copied, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(link, "rb") as source, open(descriptor, "wb") as target:
-            copy_permissions(link, descriptor)
-            shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-        os.link(copied, log)
+        folder = os.path.dirname(log)
+        with open(link, "rb") as source, tempfile.NamedTemporaryFile(dir=folder) as copy:
+            before = os.fstat(source.fileno())
+            copy_permissions(link, copy.fileno())
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+            os.link(copy.name, log)
         with contextlib.suppress(OSError):
-            sync_folder(os.path.dirname(log))
+            sync_folder(folder)
             time.sleep(_SETTLING_SECONDS)
             after = os.stat(link)
             if (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
                 return True
         os.unlink(log)  # a change was under way, which the copy lacks
     except OSError:
-        return False
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(copied)
+        pass
     return False
 
 
