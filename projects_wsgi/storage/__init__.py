@@ -267,9 +267,9 @@ class Store(ABC):
         made = updated = skipped = 0
         names: list[str] = []  # that exist already, where none may
         pool = self._readers if dry_run else self._writers
-        transaction: Callable[[Session], AbstractContextManager[object]]
-        transaction = contextlib.nullcontext if dry_run else self._bringing_in
-        with Loan(pool, self._busy_timeout) as session, transaction(session):
+        with Loan(pool, self._busy_timeout) as session, contextlib.ExitStack() as stack:
+            if not dry_run:
+                stack.enter_context(self._bringing_in(session))
             is_fresh = not self._holds_projects(session)
             keeps_ids = is_fresh and not new_ids
             if keeps_ids and not dry_run:
