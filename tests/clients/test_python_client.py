@@ -24,6 +24,7 @@ from projects_wsgi.keys import add_key
 from projects_wsgi.testing import live_server
 from tests.support.engines import NewDatabase
 from tests.support.process import run, running_server
+from tests.support.readme import block
 
 ROOT = Path(__file__).parents[2]
 NAME = "Agent: naïve & 100% +x 🚀"
@@ -139,11 +140,10 @@ def test_the_client_sends_its_key(way: str, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_readmes_block_runs(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = text.partition("```python\n")[2].partition("```")[0]
-    assert len(block.splitlines()) <= 6
+    text = block("python", "phoenix.client")
+    assert len(text.splitlines()) <= 6
     namespace: dict[str, Any] = {}
-    exec(block.replace("http://127.0.0.1:6006", url), namespace)
+    exec(text.replace("http://127.0.0.1:6006", url), namespace)
     assert capsys.readouterr().out == "['my agent']\n"
     namespace["projects"]._client.close()
 

@@ -102,6 +102,7 @@ OWN_DIFFERENCES: dict[str, tuple[Difference, ...]] = {
     ),
     "nginx stripping": _NGINX,
     "nginx keeping": _NGINX,
+    "nginx at a socket": (*_NGINX, *_GUNICORN),
     "nginx by itself": (*_NGINX, _IS_NORMALISED),
     "uWSGI": (_rewritten("dots are resolved", _without_dots),),
 }

@@ -9,15 +9,17 @@ class Host(NamedTuple):
     """An application beside which ours is mounted, at /phoenix.
 
     own: its module so far, which answers /hello with "Hello". recipe: what is added at its end.
+    route: what answers /hello, where the recipe makes the application itself.
     """
 
     own: str
     recipe: str
+    route: str = ""
 
     def module(self, prefix: str) -> str:
         """Return the module, with ours mounted at another prefix; "" is the root."""
         recipe = self.recipe.replace("/phoenix", prefix).replace("[8:]", f"[{len(prefix)}:]")
-        return f"{self.own}\n{recipe}"
+        return f"{self.own}\n{recipe}\n{self.route}"
 
 
 # For whatever calls itself `application`. 8 is the length of /phoenix.
@@ -34,9 +36,11 @@ def application(environ, start_response):
 """
 
 FLASK = """\
+from flask import Flask
 from projects_wsgi import make_app
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+app = Flask(__name__)
 projects = make_app("projects.db")
 app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/phoenix": projects})
 """
@@ -50,6 +54,7 @@ def start(name):
 """
 
 CHERRYPY = """\
+import cherrypy
 from projects_wsgi import make_app
 
 cherrypy.tree.graft(make_app("projects.db"), "/phoenix")
@@ -65,13 +70,12 @@ app.mount("/phoenix", WSGIMiddleware(make_app("projects.db")))
 
 HOSTS = {
     "Flask": Host(
+        "",
+        FLASK,
         """\
-from flask import Flask
-
-app = application = Flask(__name__)
+application = app
 app.add_url_rule("/hello", view_func=lambda: "Hello")
 """,
-        FLASK,
     ),
     "Django": Host(
         """\
@@ -183,6 +187,24 @@ server {
 
     location /phoenix/ {
         proxy_pass http://127.0.0.1:6006;
+    }
+}
+"""
+
+# A server that listens at a Unix socket, and nginx in front of it.
+GUNICORN_AT_SOCKET = """\
+$ pip install . gunicorn
+$ sudo install -d -o "$(whoami)" /run/projects
+$ gunicorn --bind unix:/run/projects/http.sock --threads 4 'projects_wsgi:make_app("projects.db")'
+$ curl --unix-socket /run/projects/http.sock http://localhost/v1/projects
+"""
+
+NGINX_AT_SOCKET = """\
+server {
+    listen 127.0.0.1:80;
+
+    location / {
+        proxy_pass http://unix:/run/projects/http.sock;
     }
 }
 """

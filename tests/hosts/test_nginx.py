@@ -59,10 +59,15 @@ def nginx(name: str, tmp_path: Path) -> Iterator[tuple[Server, int]]:
             port = stack.enter_context(host)
         else:
             port = stack.enter_context(running_server("--quiet", cwd=tmp_path)).port
-        recipe = RECIPES[name].replace("127.0.0.1:80;", "127.0.0.1:{port};").replace("6006", str(port))
-        command = ("/usr/sbin/nginx", "-e", "stderr", "-p", "{folder}", "-c", "nginx.conf")
-        server = Server(command, files={"nginx.conf": CONFIGURATION % recipe})
+        server = serving(RECIPES[name].replace("6006", str(port)))
         yield server, stack.enter_context(running(server, prefix="/phoenix"))
+
+
+def serving(recipe: str) -> Server:
+    """Return an nginx that serves by a recipe."""
+    command = ("/usr/sbin/nginx", "-e", "stderr", "-p", "{folder}", "-c", "nginx.conf")
+    text = CONFIGURATION % recipe.replace("127.0.0.1:80;", "127.0.0.1:{port};")
+    return Server(command, files={"nginx.conf": text})
 
 
 def test_every_answer_is_alike_or_a_listed_difference(name: str, nginx: tuple[Server, int]) -> None:

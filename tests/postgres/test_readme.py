@@ -16,7 +16,7 @@ from projects_wsgi.storage import open_store
 
 from ..support.cluster import Cluster
 from ..support.process import running_server
-from ..test_readme import ROOT, TEXT, blocks
+from ..support.readme import ROOT, TEXT, block, blocks, commands
 
 GRANTS, TRIGRAMS = (block.splitlines() for block in blocks("sql"))
 
@@ -38,7 +38,7 @@ def store(server: Cluster) -> Iterator[Store]:
 
 
 def test_its_lines_lead_a_newcomer_to_an_answer(server: Cluster, tmp_path: Path) -> None:
-    apt, createuser, createdb, pip, serve, curl = (line[2:] for line in blocks("console")[1].splitlines())
+    apt, createuser, createdb, pip, serve, curl = commands(block("console", "sudo apt install postgresql"))
     assert apt.startswith("sudo apt install postgresql ")
     (requirement,) = re.findall('"(.+)"', pip)
     assert f"postgres =\n    {requirement}\n" in (ROOT / "setup.cfg").read_text()
@@ -53,7 +53,7 @@ def test_its_lines_lead_a_newcomer_to_an_answer(server: Cluster, tmp_path: Path)
     assert command == [".venv/bin/python", "-m", "projects_wsgi"]
     with running_server(cwd=tmp_path, environ={**where, variable: url}) as process:
         path = curl.partition(":6006")[2]
-        assert process.ask("GET", path)[2] == blocks("console")[0].splitlines()[2]
+        assert f"{process.ask('GET', path)[2]}\n" in commands(blocks("console")[0]).values()
     assert server.execute("SELECT name FROM projects", "projects") == ["default"]
 
 
