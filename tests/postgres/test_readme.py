@@ -37,23 +37,51 @@ def store(server: Cluster) -> Iterator[Store]:
         yield store
 
 
+def type_line(line: str, server: Cluster, user: str) -> None:
+    """Type a line that runs a program of PostgreSQL's, as a user of this server's."""
+    environ = {
+        **os.environ,
+        **where(server),
+        "PGUSER": user,
+        "PATH": f"{server.programs}:{os.environ['PATH']}",
+    }
+    subprocess.run(line, shell=True, check=True, env=environ, timeout=30)
+
+
+def where(server: Cluster) -> dict[str, str]:
+    return {"PGHOST": str(server.folder), "PGPORT": str(server.port)}
+
+
+def requirement(pip: str) -> str:
+    """Return what a command installs, which must be what the package's extra names."""
+    (found,) = re.findall('"(.+)"', pip)
+    assert f"postgres =\n    {found}\n" in (ROOT / "setup.cfg").read_text()
+    return str(found)
+
+
 def test_its_lines_lead_a_newcomer_to_an_answer(server: Cluster, tmp_path: Path) -> None:
     apt, createuser, createdb, pip, serve, curl = commands(block("console", "sudo apt install postgresql"))
     assert apt.startswith("sudo apt install postgresql ")
-    (requirement,) = re.findall('"(.+)"', pip)
-    assert f"postgres =\n    {requirement}\n" in (ROOT / "setup.cfg").read_text()
-    where = {"PGHOST": str(server.folder), "PGPORT": str(server.port)}
-    path = f"{server.programs}:{os.environ['PATH']}"
+    assert requirement(pip)
     for line in (createuser, createdb):
-        environ = {**os.environ, **where, "PGUSER": "postgres", "PATH": path}
-        subprocess.run(
-            line.removeprefix("sudo -u postgres "), shell=True, check=True, env=environ, timeout=30
-        )
+        type_line(line.removeprefix("sudo -u postgres "), server, "postgres")
     variable, url, *command = re.split("[= ]", serve)
     assert command == [".venv/bin/python", "-m", "projects_wsgi"]
-    with running_server(cwd=tmp_path, environ={**where, variable: url}) as process:
+    with running_server(cwd=tmp_path, environ={**where(server), variable: url}) as process:
         path = curl.partition(":6006")[2]
         assert f"{process.ask('GET', path)[2]}\n" in commands(blocks("console")[0]).values()
+    assert server.execute("SELECT name FROM projects", "projects") == ["default"]
+
+
+def test_its_three_lines_serve_a_database(server: Cluster, tmp_path: Path) -> None:
+    createdb, pip, serve = commands(block("console", "$ createdb"))
+    assert requirement(pip)
+    type_line(createdb, server, "postgres")
+    python, *arguments = serve.split()
+    assert [python, *arguments[:2]] == ["python", "-m", "projects_wsgi"]
+    environ = {**where(server), "PGUSER": "postgres"}
+    with running_server(*arguments[2:], cwd=tmp_path, environ=environ) as process:
+        assert process.ask("GET", "/v1/projects/default")[0] == 200
     assert server.execute("SELECT name FROM projects", "projects") == ["default"]
 
 
