@@ -109,7 +109,7 @@ def test_the_first_screen_shows_two_commands_and_a_real_answer(
 def test_the_commands_for_keys_do_what_it_says(tmp_path: Path) -> None:
     typed = [command.split() for command in commands(block("console", "keys add"))]
     assert [command[:3] for command in typed] == [["python", "-m", "projects_wsgi"]] * 4
-    add, list_, revoke, serve = (command[3:] for command in typed)
+    add, serve, list_, revoke = (command[3:] for command in typed)
     key = run(*add, cwd=tmp_path).stdout.strip()
     assert "ci" in run(*list_, cwd=tmp_path).stdout
     with running_server("--quiet", *serve, cwd=tmp_path) as process:
@@ -144,7 +144,8 @@ def test_the_commands_for_the_api_print_what_it_says(tmp_path: Path) -> None:
 
 
 def test_the_commands_for_backups_do_what_it_says(tmp_path: Path) -> None:
-    back_up, restore, check = commands(block("console", " backup "))
+    back_up, restore = commands(block("console", " backup "))
+    (check,) = re.findall("`(python .+? check)`", TEXT)
     with closing(SQLiteStore(tmp_path / "projects.db")) as store:
         store.create("agent")
         type_in(back_up, tmp_path)
