@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from .process import environment
@@ -39,13 +38,13 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-def type_in(line: str, folder: Path, environ: Iterable[tuple[str, str]] = ()) -> str:
+def type_in(line: str, folder: Path, **environ: str) -> str:
     """Type a line, which must succeed, into a shell in a folder; return what it prints there."""
     path = f"{Path(sys.executable).parent}:{environment()['PATH']}"
     result = subprocess.run(
         ["sh", "-ec", line],
         cwd=folder,
-        env=environment(PATH=path, **dict(environ)),
+        env=environment(PATH=path, **environ),
         capture_output=True,
         text=True,
         timeout=60,
