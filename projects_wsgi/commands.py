@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import SQLiteStore, Store, make_app, signals
 from . import keys as keyring
+from .access_log import AccessLog, Output
 from .auth import Role
 from .model import ChangeForbidden, NamesExist, ProjectsInvalid, SourceUnavailable
 from .origins import ANY
@@ -47,7 +48,9 @@ def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **o
         raise CommandError("--open: with --no-page there is nothing to open")
     allow_many_connections()
     logging.raiseExceptions = False  # a log that cannot be written is no reason to write more to it
-    logging.basicConfig(format="%(asctime)s %(message)s", level="WARNING" if quiet else "INFO")
+    output = Output(sys.stderr)
+    logging.basicConfig(format="%(asctime)s %(message)s", stream=output)
+    options["access_log"] = None if quiet else output
     if workers == 1:
         _serve_in_this_process(database, host, host, port, None, **options)
         return 0
@@ -79,20 +82,23 @@ def _serve_in_this_process(
     port: int,
     worker: Worker | None,
     *,
+    access_log: Output | None,
     timeout: float,
     allowed_hosts: Collection[str] | None,
     **options: Any,
 ) -> None:
-    """Serve; address: that of the host, where all workers listen."""
+    """Serve. address: the host's, where all workers listen. access_log: None: requests are not logged."""
     is_to_open = options.pop("open")
     try:
         app = make_app(database, **options)
     except ValueError as error:  # of the admin secret, or of options that do not go together
         source = f"environment variable {ADMIN_SECRET_VARIABLE}: " if "secret" in str(error) else ""
         raise CommandError(f"{source}{error}") from None
-    with contextlib.closing(app.store):
+    with contextlib.ExitStack() as stack:
+        stack.callback(app.store.close)
         # From here on, a signal only ends the sleep, so that shutdown() always follows the start.
         signals.catch_signals()
+        log = None if access_log is None else stack.enter_context(contextlib.closing(AccessLog(access_log)))
         try:
             server = Server(
                 address,
@@ -100,29 +106,30 @@ def _serve_in_this_process(
                 app,
                 timeout=timeout,
                 headers_for=app.headers_for,
+                access_log=log,
                 allowed_hosts=allowed_hosts,
                 own_name=host,
                 is_shared=worker is not None,
             )
         except (OSError, UnicodeError) as error:
             raise _cannot_listen(host, port, error) from None
-        with server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            if worker:
-                worker.report()
-            announces = worker is None or worker.is_last
-            if announces:
-                _announce(server, database, app.store.location, options)
-            with contextlib.suppress(KeyboardInterrupt, MemoryError):  # if a signal's handler finds none
-                signals.hold_signals(False)
-                if announces and is_to_open:
-                    # A browser in the terminal keeps who opens it waiting until it ends.
-                    threading.Thread(target=_open_page, args=[server], daemon=True).start()
-                while not (worker and worker.is_orphan()):
-                    time.sleep(signals.POLL_SECONDS)
-                signals.hold_signals()
-            signals.end_within(_MOST_SECONDS_TO_STOP)
-            server.shutdown()
+        stack.enter_context(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        if worker:
+            worker.report()
+        announces = worker is None or worker.is_last
+        if announces:
+            _announce(server, database, app.store.location, options)
+        with contextlib.suppress(KeyboardInterrupt, MemoryError):  # if a signal's handler finds none
+            signals.hold_signals(False)
+            if announces and is_to_open:
+                # A browser in the terminal keeps who opens it waiting until it ends.
+                threading.Thread(target=_open_page, args=[server], daemon=True).start()
+            while not (worker and worker.is_orphan()):
+                time.sleep(signals.POLL_SECONDS)
+            signals.hold_signals()
+        signals.end_within(_MOST_SECONDS_TO_STOP)
+        server.shutdown()
 
 
 def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> CommandError:

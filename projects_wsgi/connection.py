@@ -13,9 +13,10 @@ import sys
 import time
 from typing import Any, Callable
 
+from .access_log import AccessLog
 from .hosts import host_name
 from .http1 import Body, BodyError, find_head, parse_head, render_answer, request_line
-from .wsgi import BROKEN_BODY, TEXT, Environ, Headers, Response, WSGIApplication
+from .wsgi import BROKEN_BODY, TEXT, USER, Environ, Headers, Response, WSGIApplication
 
 logger = logging.getLogger("projects_wsgi.server")
 
@@ -31,8 +32,8 @@ _ALL_METHODS = Response(204, headers=[("Allow", "GET, HEAD, OPTIONS, POST, PUT, 
 class Service:
     """What all connections of a server share.
 
-    headers_for, timeout: see Server. is_allowed_host: whether requests may be for a host; None: for any.
-    environ: what that of every request holds. is_stopping: whether each answer is the last.
+    headers_for, access_log, timeout: see Server. is_allowed_host: whether requests may be for a host; None:
+    for any. environ: what that of every request holds. is_stopping: whether each answer is the last.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Service:
         application: WSGIApplication,
         headers_for: Callable[[Environ], Headers],
         is_allowed_host: Callable[[str], bool] | None,
+        access_log: AccessLog | None,
         timeout: float,
         environ: Environ,
     ) -> None:
         self.application = application
         self.headers_for = headers_for
         self.is_allowed_host = is_allowed_host
+        self.access_log = access_log
         self.timeout = timeout
         self.environ = environ
         self.is_stopping = False
@@ -58,13 +61,14 @@ class Connection:
     something comes. is_kept: whether a thread has taken it out of the loop, and may wait.
     is_slow: whether its last answer took long. is_lingering: whether it only waits for the client to hang up.
     is_over: whether it must be closed.
-    body: that of the request, unless it came whole with the head. unsent: what is left of its answer.
+    began: when the last of its head came. body: that of the request, unless it came whole with the head.
+    unsent: what is left of its answer.
     """
 
     __slots__ = (
         *("_service", "socket", "address", "unread", "searched", "deadline"),
         *("is_kept", "is_slow", "is_lingering", "is_over"),
-        *("head", "environ", "body", "is_last", "status", "headers", "written", "unsent"),
+        *("head", "began", "environ", "body", "is_last", "status", "headers", "written", "unsent"),
     )
 
     def __init__(self, service: Service, client: socket.socket, address: str) -> None:
@@ -94,6 +98,7 @@ class Connection:
 
     def begin_request(self) -> bool:
         """Take the next request from what has come; tell whether its head was there. Raises HTTPError."""
+        self.began = time.monotonic()
         end = find_head(self.unread, self.searched)
         self.searched = len(self.unread)
         if not end:
@@ -164,11 +169,13 @@ class Connection:
         if self.written:
             body = b"".join(self.written) + body
         is_head = self.environ["REQUEST_METHOD"] == "HEAD"
-        if logger.isEnabledFor(logging.INFO):
-            line = request_line(self.head).decode("latin-1")
+        answer = render_answer(self.status, self.headers, body, is_head=is_head, is_last=self.is_last)
+        log = self._service.access_log
+        if log is not None:
             size = 0 if is_head else len(body)
-            logger.info("%s %.800a %.3s %d", self.address, line, self.status, size)
-        return render_answer(self.status, self.headers, body, is_head=is_head, is_last=self.is_last)
+            user, seconds = str(self.environ.get(USER, "")), time.monotonic() - self.began
+            log.add(self.address, user, self.head, self.status, size, seconds)
+        return answer
 
     def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         if self.status and not exc_info:

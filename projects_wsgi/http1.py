@@ -48,7 +48,7 @@ _HOP_BY_HOP = frozenset(  # RFC 9110, 7.6.1: they belong to the connection, whic
 )
 _WITHOUT_BODY = ("204", "304")  # RFC 9110, 8.6 and 15.4.5: they have no length either
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 # Heads
@@ -376,5 +376,5 @@ def _render_head(
 def _render_date(second: int) -> str:
     """Return a second of time.time() as HTTP has it. strftime alone would speak the locale's language."""
     now = time.gmtime(second)
-    day, month = _DAYS[now.tm_wday], _MONTHS[now.tm_mon - 1]
+    day, month = _DAYS[now.tm_wday], MONTHS[now.tm_mon - 1]
     return f"{day}, {now.tm_mday:02} {month} {now.tm_year} {time.strftime('%H:%M:%S', now)} GMT"

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from .auth import KeysError, Role, Unauthorized
 from .files import copy_permissions, create_held, sync_folder
-from .wsgi import Environ
+from .wsgi import USER, Environ
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -82,7 +82,7 @@ class KeyRing:
         self._last_good = self._next_look = time.monotonic()
 
     def __call__(self, environ: Environ) -> Role:
-        """Return the role of the key in a request. Raises Unauthorized (401)."""
+        """Return the role of the key in a request; put its name into environ. Raises Unauthorized (401)."""
         match = _BEARER.fullmatch(environ.get("HTTP_AUTHORIZATION", ""))
         if match is None:
             raise Unauthorized
@@ -91,6 +91,7 @@ class KeyRing:
         key = self._keys.get(_digest(match[1]))
         if key is None:
             raise Unauthorized
+        environ[USER] = key.name
         if key.is_expired():
             raise Unauthorized("Expired token")
         return key.role

@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import Callable, TypeVar, cast
 
+from .access_log import AccessLog
 from .connection import PIECE_SIZE, Connection, Service
 from .hosts import make_host_check
 from .options import ALLOWED_HOSTS, TIMEOUT
@@ -42,6 +43,8 @@ _MAX_FOLLOWERS = 64
 _FOLLOW_SECONDS = 2.0  # after which a follower that was not needed ends
 _BIRTH_SECONDS = 1.0  # that a new thread may take to begin: without memory it may die before
 _BREATH_SECONDS = 0.02  # until the next try, if there was no memory
+_WRITE_SECONDS = 0.01  # between two writes to the log,
+_MANY_LINES = 32  # unless so many wait
 _LOOK_SECONDS = 0.005  # between two looks at whether something has ended
 Result = TypeVar("Result")
 
@@ -68,6 +71,7 @@ class Server:
     timeout: seconds that a connection may be idle, and that one request may take to arrive.
     headers_for: returns those of an answer that the application does not give, by the request's environ,
         which holds its method alone if its head could not be read.
+    access_log: for a line about each request; whoever has made it closes it. None: there is none.
     allowed_hosts: names by which clients may call the server, besides host, addresses, names without a dot,
         and those that end in .localhost or .internal. None: any, unless it listens at a loopback address.
     own_name: the name of host, if that is its address.
@@ -90,6 +94,7 @@ class Server:
         *,
         timeout: float = TIMEOUT.default,
         headers_for: Callable[[Environ], Headers] = lambda _: (),
+        access_log: AccessLog | None = None,
         allowed_hosts: Collection[str] | None = ALLOWED_HOSTS.default,
         own_name: str = "",
         is_shared: bool = False,
@@ -116,7 +121,7 @@ class Server:
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
         }
-        self._service = Service(application, headers_for, is_allowed_host, timeout, environ)
+        self._service = Service(application, headers_for, is_allowed_host, access_log, timeout, environ)
         # The leader's
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
@@ -124,7 +129,7 @@ class Server:
         self._max_connections = most_connections()
         self._is_accepting = False
         self._look_seconds = min(1.0, max(timeout / 4, _LOOK_SECONDS))  # between two looks at deadlines
-        self._next_look = 0.0
+        self._next_look = self._next_write = 0.0
         # Every thread's
         self._change = threading.Lock()
         self._lead = threading.Lock()  # held by who leads; until serve_forever, nobody does
@@ -277,10 +282,11 @@ class Server:
         try:
             while self._await_lead():
                 connection = self._serve_all()
-                if connection is None:
+                if self._end_call():
                     self._lead.release()
                     break
-                self._finish(connection)
+                if connection is not None:
+                    self._finish(connection)
         finally:
             self._end_thread()
 
@@ -312,7 +318,7 @@ class Server:
     # What the leader does, without waiting
 
     def _serve_all(self) -> Connection | None:
-        """Serve all clients. Return a connection that this thread keeps: another leads. None: all is over."""
+        """Serve all clients until all is over, or another thread leads; return what this one keeps then."""
         while not self._is_over:
             try:
                 # First what would never have its turn if each time something that came made this return.
@@ -323,7 +329,10 @@ class Server:
                         connection = waiting.popleft()
                         if self._attempt(serve, connection):
                             return connection
-                for key, _ in self._selector.select(self._most_seconds()):
+                events = self._wait()
+                if events is None:
+                    return None
+                for key, _ in events:
                     if key.data is None:
                         self._accept_clients()
                     elif self._attempt(self._receive, key.data):
@@ -345,12 +354,28 @@ class Server:
                 self._close(connection)
             return not leads
 
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]] | None:
+        """Write the log if it is due, and wait until something comes. None: another thread leads now."""
+        log = self._service.access_log
+        if log and (len(log) >= _MANY_LINES or time.monotonic() >= self._next_write):
+            self._begin_call(None)
+            try:
+                log.write()
+            finally:
+                leads = self._end_call()
+            if not leads:
+                return None
+            self._next_write = time.monotonic() + _WRITE_SECONDS
+        return self._selector.select(self._most_seconds())
+
     def _most_seconds(self) -> float | None:
         """Return how long to wait until something comes; None: for ever."""
         if self._ready or self._returned:
             return 0
         if self._service.is_stopping:
             return _LOOK_SECONDS
+        if self._service.access_log:
+            return _WRITE_SECONDS
         return self._look_seconds if self._connections or not self._is_accepting else None
 
     def _accept_clients(self) -> None:
@@ -413,9 +438,7 @@ class Server:
                 logger.error("a request from %s is refused: can't start new thread", connection.address)
                 self._refuse(connection, _NO_THREAD)
                 return False
-        self._call = time.monotonic(), connection
-        if not self._is_watching:
-            self._wake_watch()
+        self._begin_call(connection)
         answer = connection.answer()
         if not self._end_call():
             connection.unsent = answer
@@ -438,6 +461,12 @@ class Server:
         except (RuntimeError, MemoryError):
             return not self._end_call()
         return True
+
+    def _begin_call(self, connection: Connection | None) -> None:
+        """Have the watch leave the lead to another thread if what follows takes long."""
+        self._call = time.monotonic(), connection
+        if not self._is_watching:
+            self._wake_watch()
 
     @_insisting
     def _end_call(self) -> bool:

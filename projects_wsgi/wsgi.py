@@ -13,6 +13,8 @@ WSGIApplication = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 TEXT = "text/plain; charset=utf-8"
 BROKEN_BODY = "The body could not be read to its end"
+# In environ: the name of who sent the request, for access logs. Not REMOTE_USER, which may be a host's user.
+USER = "projects_wsgi.user"
 
 # RFC 9110's reason phrases; http.HTTPStatus had others for three statuses before Python 3.13.
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}

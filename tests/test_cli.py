@@ -44,7 +44,9 @@ def test_the_server_prints_its_address_in_one_line_and_logs_one_line_per_request
         rf"Serving the projects in {file} at {address} \(the page and the API; Ctrl-C stops\)\n",
         process.output,
     )
-    assert re.fullmatch(r"\S+ \S+ 127\.0\.0\.1 'GET /v1/projects/default HTTP/1\.1' 200 \d+\n", process.log)
+    assert re.fullmatch(
+        r'127\.0\.0\.1 - - \[.+\] "GET /v1/projects/default HTTP/1\.1" 200 \d+ \d+\.\d\d\n', process.log
+    )
 
 
 @pytest.mark.parametrize(

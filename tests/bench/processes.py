@@ -86,8 +86,8 @@ class Server(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(command: Command, file: Path) -> Iterator[Server]:
-    """Run a server over a file, until PATH is answered and longer."""
+def serving(command: Command, file: Path, log: int = subprocess.DEVNULL) -> Iterator[Server]:
+    """Run a server over a file, until PATH is answered and longer. log: the descriptor that it logs to."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     environ = environment(HOME=str(file.parent))  # where gunicorn makes a socket
@@ -99,7 +99,7 @@ def serving(command: Command, file: Path) -> Iterator[Server]:
         env=environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
     )
     try:
         while True:

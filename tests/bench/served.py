@@ -10,6 +10,7 @@ import multiprocessing
 import resource
 import sqlite3
 import statistics
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -161,6 +162,43 @@ def measure_same_page(sizes: Sizes, files: Files, connections: int) -> Row:
     return Row(medians(rates(loads), "{:,.0f}"), [check_rate(loads, "waitress + falcon", 10)])
 
 
+def measure_log(sizes: Sizes, files: Files) -> Row:
+    """Measure what the log costs where it goes to a file, and to a pipe that another process reads."""
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(
+            subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        )
+        logs = {
+            OURS: subprocess.DEVNULL,
+            "to a file": stack.enter_context(open(files.folder / "access.log", "wb")).fileno(),
+            "to a pipe": reader.stdin.fileno(),
+        }
+        servers = {}
+        for name, log in logs.items():
+            command = processes.bundled if name == OURS else processes.bundled_with_log
+            file = files.copy(files.filled(sizes.few))
+            servers[name] = stack.enter_context(serving(command, file, log))
+        loads = interleave(
+            sizes.load_rounds,
+            {
+                name: lambda server=server: get(server, 4, sizes.load_seconds)
+                for name, server in servers.items()
+            },
+        )
+        count = (files.folder / "access.log").read_bytes().count(b"\n")
+        assert count > sum(len(load.latencies) for load in loads["to a file"]), "requests were not logged"
+    rate, p99 = medians(rates(loads), "{:,.0f}"), p99s(loads)
+    figures = [f"{name} {rate[name]}, p99 {p99[name]:.2f} ms" for name in logs if name != OURS]
+    return Row(
+        {OURS: f"{rate[OURS]}, p99 {p99[OURS]:.2f} ms", "with its log": "; ".join(figures)},
+        [
+            Check(f"{name} {{}} x", ratio(rates(loads), name, OURS), 0.85, at_least=True)
+            for name in logs
+            if name != OURS
+        ],
+    )
+
+
 def creations() -> Iterator[tuple[bytes, bytes]]:
     for number in itertools.count():
         body = {"name": f"Made {number:07}", "description": "over a socket"}
@@ -271,6 +309,7 @@ def table(sizes: Sizes, files: Files) -> Table:
     vary("GET by id", measure_get, 1, 4, 32, 200)
     vary("page of 100, changed between", measure_changed_pages, 4, 32)
     vary("page of 100, remembered", measure_same_page, 4)
+    rows["GET by id with its log, connections: 4"] = lambda: measure_log(sizes, files)
     rows["create, durable, connections: 4"] = lambda: measure_create(sizes, files)
     rows[f"GET by id while another searches {sizes.most:,} projects"] = lambda: measure_beside_a_search(
         sizes, files
