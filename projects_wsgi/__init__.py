@@ -81,7 +81,8 @@ def make_app(
     read_only: whether every change is answered with 403. The database is then neither made nor upgraded.
     keys, admin_secret: see KeyRing. Without both, and without authenticate, everybody may do everything.
     authenticate: the host's own check, instead of keys: takes the environ, returns "viewer",
-        "member", "admin", or None for a stranger. Whatever it raises, nobody is let in.
+        "member", "admin", or None for a stranger. Whatever it raises, nobody is let in. For logs, it
+        may leave the sender's name in environ["projects_wsgi.user"], as keys do.
     allowed_origins: those whose web pages may use the API from a browser (CORS), like
         "https://app.example"; "*" is all, and only without keys and authenticate.
     page: whether there is a page for people, at the root or the bare mount point.

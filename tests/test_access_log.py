@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projects_wsgi import Role, access_log, make_app
+from projects_wsgi import server as bundled
 from projects_wsgi.access_log import AccessLog, Output, render_line
 from projects_wsgi.keys import add_key
 from projects_wsgi.server import Server
@@ -259,6 +261,18 @@ def test_lines_appear_while_a_client_asks_without_pause(tmp_path: Path) -> None:
         assert 0 < file.read_text().count("\n") < 2_000
 
 
+def test_what_a_server_has_not_written_yet_is_written_when_the_log_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundled, "_WRITE_SECONDS", 60)
+    file = tmp_path / "log"
+    with logging_server(answer_slowly, file) as server:
+        for _ in range(10):
+            ask(server.port, "GET", "/")
+        assert file.read_text().count("\n") <= 1
+    assert file.read_text().count("\n") == 10
+
+
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_loses_no_line(tmp_path: Path, stop: signal.Signals, workers: str) -> None:
@@ -311,15 +325,36 @@ def test_the_lines_of_workers_that_share_a_file_or_a_pipe_are_whole(tmp_path: Pa
     pipe = subprocess.PIPE
     with subprocess.Popen(line, cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe) as popen:
         assert popen.stdout is not None
-        address = popen.stdout.readline()
-        read: list[bytes] = []
-        reader = threading.Thread(target=lambda: read.append(popen.communicate()[1]))
-        reader.start()
-        load(int(re.findall(rb"1:([0-9]+)", address)[0]))
-        popen.send_signal(signal.SIGTERM)
-        reader.join()
+        load(int(re.findall(rb"1:([0-9]+)", popen.stdout.readline())[0]))
+        # The pipe is full by now.
+        stop = threading.Timer(0.5, popen.send_signal, [signal.SIGTERM])
+        stop.start()
+        log = popen.communicate()[1]
+        stop.join()
     assert popen.returncode == 0
-    check(read[0].decode())
+    check(log.decode())
+
+
+def test_each_write_is_of_whole_lines_and_as_long_as_a_pipe_keeps_together() -> None:
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    written = []  # each write is one datagram
+    with reader, writer, open(writer.fileno(), "w", closefd=False) as stream:
+        log = AccessLog(Output(stream))
+        for number in range(1_000):
+            head = b"GET /" + b"\x9b" * number + b" HTTP/1.1\r\n"
+            log.add("fe80::ffff:ffff:ffff:ffff%wlp0s20f3", "x" * 200, head, "200 OK", 10**9, 1e6)
+            log.write()
+            written.append(reader.recv(65_536))
+        for number in range(1_000):
+            log.add("::1", "", b"GET /%b HTTP/1.1\r\n" % (b"x" * number), "200 OK", 0, 0.0)
+        writing = threading.Thread(target=log.write, args=[10])
+        writing.start()
+        while b"".join(written).count(b"\n") < 2_000:
+            written.append(reader.recv(65_536))
+        writing.join()
+    assert all(piece.endswith(b"\n") for piece in written)
+    assert max(len(piece) for piece in written) <= select.PIPE_BUF
+    assert len(written) < 1_500
 
 
 def test_tracebacks_and_lines_do_not_get_mixed_up(tmp_path: Path) -> None:
