@@ -18,7 +18,7 @@ from .wsgi import Environ, HTTPError
 
 MAX_HEAD_SIZE = 65_536  # bytes of the request line, and again of all header lines
 MAX_HEADERS = 100
-# If the application ignores a body longer than this, the connection is closed: skipping costs more.
+# If the application leaves more of a body than this unread, the connection is closed: skipping costs more.
 MAX_SKIPPED_SIZE = 65_536
 _MAX_REMEMBERED_SIZE = 4_096  # bytes of header lines
 
@@ -232,8 +232,6 @@ class Body(io.RawIOBase):
         self._must_ask = framing.expects_continue
         self._has_more_chunks = framing.is_chunked
         self._left = framing.length  # bytes of the body or of the current chunk
-        is_short = framing.length <= MAX_SKIPPED_SIZE and not framing.is_chunked
-        self._can_be_skipped = is_short and not framing.expects_continue
         self._has_failed = False
 
     @property
@@ -243,8 +241,9 @@ class Body(io.RawIOBase):
 
     @property
     def can_be_skipped(self) -> bool:
-        """Whether to read what is left of it costs less than a new connection."""
-        return self._can_be_skipped or not (self._left or self._has_more_chunks)
+        """Whether to read what is left of it costs less than a new connection, and will come unasked."""
+        is_framed = not (self._has_failed or self._has_more_chunks)
+        return is_framed and not self._must_ask and self._left <= MAX_SKIPPED_SIZE
 
     def readable(self) -> bool:
         return True
@@ -259,7 +258,6 @@ class Body(io.RawIOBase):
         return count
 
     def _read_some(self, buffer: Any) -> int:
-        self._can_be_skipped = False
         if self._has_more_chunks and not self._left:
             self._start_chunk()
         if not self._left:

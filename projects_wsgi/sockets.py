@@ -13,12 +13,7 @@ _BACKLOG = 1_024  # clients that wait to be accepted
 
 def listen(host: str, port: int, is_shared: bool) -> socket.socket:
     """Return a socket that listens, and never waits. is_shared: whether others may, too. Raises OSError."""
-    listener = _bind(host, port, is_shared)
-    try:
-        listener.listen(_BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
+    listener = _bind(host, port, is_shared, listens=True)
     listener.setblocking(False)
     return listener
 
@@ -37,7 +32,7 @@ def hold_port(host: str, port: int) -> socket.socket:
     return holder
 
 
-def _bind(host: str, port: int, is_shared: bool) -> socket.socket:
+def _bind(host: str, port: int, is_shared: bool, *, listens: bool = False) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, kind, protocol)
     try:
@@ -46,6 +41,8 @@ def _bind(host: str, port: int, is_shared: bool) -> socket.socket:
         if is_shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
         bound.bind(address)
+        if listens:
+            bound.listen(_BACKLOG)
     except BaseException:
         bound.close()
         raise
