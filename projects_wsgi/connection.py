@@ -58,7 +58,7 @@ class Connection:
     """A client's connection, and the request on it that is under way.
 
     unread: bytes that came and belong to no request yet. deadline: when it ends, by time.monotonic(), unless
-    something comes. is_kept: whether a thread has taken it out of the loop, and may wait.
+    something comes. is_kept: whether it is not in the loop: it is new, or a thread keeps it that may wait.
     is_slow: whether its last answer took long. is_lingering: whether it only waits for the client to hang up.
     is_over: whether it must be closed.
     began: when the last of its head came. body: that of the request, unless it came whole with the head.
@@ -81,7 +81,8 @@ class Connection:
         self.environ: Environ = {}
         self.searched = 0  # bytes of unread, in which no head ends
         self.body: Body | None = None
-        self.is_kept = self.is_slow = self.is_lingering = self.is_over = False
+        self.is_kept = True
+        self.is_slow = self.is_lingering = self.is_over = False
 
     def has_begun(self) -> bool:
         """Tell whether some of a request has come: an empty line, which may precede it, does not count."""

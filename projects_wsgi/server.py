@@ -125,7 +125,6 @@ class Server:
         # The leader's
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
-        self._ready: deque[Connection] = deque()  # those whose next request may have come with the last
         self._max_connections = most_connections()
         self._is_accepting = False
         self._look_seconds = min(1.0, max(timeout / 4, _LOOK_SECONDS))  # between two looks at deadlines
@@ -139,7 +138,8 @@ class Server:
         self._call: tuple[float, Connection | None] | None = None
         self._wary_until = 0.0
         self._followers = self._threads = 0
-        self._returned: deque[Connection] = deque()  # from the threads that kept them
+        # Those that a thread has kept, or whose next request has come with the last
+        self._pending: deque[Connection] = deque()
         self._waker, self._sleeper = socket.socketpair()
         self._sleep = threading.Lock()  # not an Event, which is broken for good if memory runs out within
         self._is_watching = True
@@ -158,14 +158,16 @@ class Server:
         self.server_close()
 
     def serve_forever(self) -> None:
-        """Serve until shutdown() is called from another thread, and what had begun by then is over."""
+        """Serve until shutdown() is called from another thread, and what had begun by then is over.
+
+        Raises RuntimeError, MemoryError if no thread can be started.
+        """
         with self._change:
             self._is_serving = not self._service.is_stopping
         try:
             if self._is_serving:
-                self._leader = _thread.get_ident()
-                if not self._keep(None):
-                    raise RuntimeError("can't start new thread")
+                self._start_follower()
+                self._lead.release()
                 self._watch()
         finally:
             self._is_serving = False
@@ -198,10 +200,11 @@ class Server:
             time.sleep(_LOOK_SECONDS)
 
     def _close_sockets(self) -> None:
+        self.socket.close()  # first: whoever sees a connection end must find that nobody listens
         for connection in list(self._connections):
             connection.socket.close()
         self._connections.clear()
-        for each in (self.socket, self._selector, self._waker, self._sleeper):
+        for each in (self._selector, self._waker, self._sleeper):
             each.close()
 
     def forget(self) -> None:
@@ -324,11 +327,10 @@ class Server:
                 # First what would never have its turn if each time something that came made this return.
                 if self._service.is_stopping or time.monotonic() >= self._next_look:
                     self._look()
-                for waiting, serve in ((self._returned, self._take_back), (self._ready, self._serve)):
-                    for _ in range(len(waiting)):
-                        connection = waiting.popleft()
-                        if self._attempt(serve, connection):
-                            return connection
+                for _ in range(len(self._pending)):
+                    connection = self._pending.popleft()
+                    if self._attempt(self._go_on, connection):
+                        return connection
                 events = self._wait()
                 if events is None:
                     return None
@@ -370,7 +372,7 @@ class Server:
 
     def _most_seconds(self) -> float | None:
         """Return how long to wait until something comes; None: for ever."""
-        if self._ready or self._returned:
+        if self._pending:
             return 0
         if self._service.is_stopping:
             return _LOOK_SECONDS
@@ -388,7 +390,7 @@ class Server:
                 connection = Connection(self._service, client, address[0])
                 connection.is_slow = time.monotonic() < self._wary_until
                 self._connections.add(connection)
-                self._attempt(self._take_back, connection)
+                self._attempt(self._go_on, connection)
         except (BlockingIOError, ConnectionError):  # no more of them, or one that has gone
             return
         except OSError:
@@ -402,9 +404,20 @@ class Server:
             self._selector.unregister(self.socket)
         self._is_accepting = is_wanted
 
+    def _go_on(self, connection: Connection) -> bool:
+        """Take a connection into the loop, unless it is there, and serve what has come; see _serve."""
+        if connection.is_over:
+            self._close(connection)
+            return False
+        if connection.is_kept:
+            connection.socket.setblocking(False)
+            connection.is_kept = False  # first: what was registered halfway must be unregistered
+            self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+        return self._serve(connection)
+
     def _receive(self, connection: Connection) -> bool:
         """Receive what has come, and serve; see _serve."""
-        if connection.unread and not connection.searched:  # it is ready, and is answered before more comes
+        if connection.unread and not connection.searched:  # it is pending, and is answered before more comes
             return False
         try:
             data = connection.socket.recv(PIECE_SIZE)
@@ -423,8 +436,6 @@ class Server:
 
     def _serve(self, connection: Connection) -> bool:
         """Answer the next request if it has come. Tell whether this thread keeps the connection instead."""
-        if connection.is_kept or connection.is_over:
-            return False
         try:
             if not connection.begin_request():
                 return False
@@ -449,10 +460,10 @@ class Server:
             if not self._keep(connection):
                 raise RuntimeError("can't start new thread")
             return True
-        connection.end_request()
-        return self._go_on(connection)
+        self._end_request(connection)
+        return False
 
-    def _keep(self, connection: Connection | None) -> bool:
+    def _keep(self, connection: Connection) -> bool:
         """Leave the lead to another thread, and keep a connection. Tell whether a thread was to be had."""
         self._call = time.monotonic(), connection
         try:
@@ -480,23 +491,14 @@ class Server:
     def _refuse(self, connection: Connection, error: HTTPError) -> None:
         """Answer with an error, and read no more from a connection."""
         connection.send_at_once(connection.refuse(error.response))
+        self._end_request(connection)
+
+    def _end_request(self, connection: Connection) -> None:
         connection.end_request()
-        self._go_on(connection)
-
-    def _take_back(self, connection: Connection) -> bool:
-        """Take a connection into the loop: a new one, or one that another thread has kept."""
-        if not connection.is_over:
-            connection.socket.setblocking(False)
-            connection.is_kept = False  # first: what was registered halfway must be unregistered
-            self._selector.register(connection.socket, selectors.EVENT_READ, connection)
-        return self._go_on(connection)
-
-    def _go_on(self, connection: Connection) -> bool:
         if connection.is_over:
             self._close(connection)
         elif connection.unread:
-            self._ready.append(connection)
-        return False
+            self._pending.append(connection)
 
     def _close(self, connection: Connection) -> None:
         if connection in self._connections:
@@ -552,11 +554,11 @@ class Server:
             self._log_failure(error, connection)
             connection.is_over = True
         self._give_back(connection)
+        self._wake()
 
     @_insisting
     def _give_back(self, connection: Connection) -> None:
-        self._returned.append(connection)  # if memory runs out after this, it comes twice, and is closed
-        self._wake()
+        self._pending.append(connection)
 
     def _log_failure(self, error: Exception, connection: Connection | None) -> None:
         if self._is_over or isinstance(error, OSError):  # all is closed, or the client is gone
@@ -574,6 +576,7 @@ class Server:
         except (MemoryError, RuntimeError):
             return
 
+    @_insisting
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # it is awake, or all is over
             self._waker.send(b"x")
