@@ -1,34 +1,30 @@
-"""The bundled HTTP/1.1 server: one thread leads, the others follow.
+"""The bundled HTTP/1.1 server: a loop over all connections, which one thread leads; see leader.
 
 The leader waits for all connections at once, and answers by itself what is quick: a GET that has come whole.
 It waits for nothing else. What may take its time (a change, a body that has yet to come, an answer that a
-client does not read) it keeps: it takes that connection out of the loop and leaves the lead to a follower, a
-thread that waits for just that and is started when there is none. Once it is done, it gives the connection
-back to the loop, and follows. Where an answer takes longer than expected, the watch, which is the thread in
-serve_forever(), leaves the lead to a follower in the leader's name. So a slow request takes a thread of its
-own, and a quick one or an idle connection none. The lock _change makes each of these one step: who leads,
-which call of the application is under way, how many follow.
+client does not read) it keeps: it takes that connection out of the loop, leaves the lead to a follower, and
+gives the connection back once it is done. So a slow request takes a thread of its own, and a quick one or an
+idle connection none.
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import functools
 import logging
 import os
 import selectors
 import socket
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Collection
-from typing import Callable, TypeVar, cast
+from typing import Callable, cast
 
 from .access_log import AccessLog
 from .connection import PIECE_SIZE, Connection, Service
 from .hosts import make_host_check
+from .leader import BREATH_SECONDS, PATIENCE_SECONDS, LeaderFollowers, insisting
 from .options import ALLOWED_HOSTS, TIMEOUT
 from .sockets import is_loopback, listen, most_connections
 from .wsgi import Environ, Headers, HTTPError, WSGIApplication
@@ -36,35 +32,15 @@ from .wsgi import Environ, Headers, HTTPError, WSGIApplication
 logger = logging.getLogger("projects_wsgi.server")
 
 GRACE_SECONDS = 5.0
-_PATIENCE_SECONDS = 0.005  # that the leader may take for an answer
 _WARY_SECONDS = 1.0  # for which a new client is expected to ask for what takes long, after another did
-_QUIET_LOOKS = 20  # without a call, after which the watch sleeps
-_MAX_FOLLOWERS = 64
-_FOLLOW_SECONDS = 2.0  # after which a follower that was not needed ends
-_BIRTH_SECONDS = 1.0  # that a new thread may take to begin: without memory it may die before
-_BREATH_SECONDS = 0.02  # until the next try, if there was no memory
 _WRITE_SECONDS = 0.01  # between two writes to the log,
 _MANY_LINES = 32  # unless so many wait
 _LOOK_SECONDS = 0.005  # between two looks at whether something has ended
-Result = TypeVar("Result")
 
 _NO_THREAD = HTTPError(503, "The server can start no thread for this; try again", [("Retry-After", "1")])
 
 
-def _insisting(step: Callable[..., Result]) -> Callable[..., Result]:
-    """Try a step, without which the lead, a thread or a connection would be lost, until there is memory."""
-
-    def insist(*arguments: object) -> Result:
-        while True:
-            try:
-                return step(*arguments)
-            except MemoryError:
-                time.sleep(_BREATH_SECONDS)
-
-    return insist
-
-
-class Server:
+class Server(LeaderFollowers[Connection]):
     """Serves a WSGI application over HTTP/1.1.
 
     host: a name or address to listen at, IPv4 or IPv6. port: 0 takes a free one.
@@ -99,6 +75,7 @@ class Server:
         own_name: str = "",
         is_shared: bool = False,
     ) -> None:
+        super().__init__()
         ALLOWED_HOSTS.check(allowed_hosts)
         self.socket = listen(host, port, is_shared)
         self.host: str = str(self.socket.getsockname()[0])
@@ -129,26 +106,16 @@ class Server:
         self._is_accepting = False
         self._look_seconds = min(1.0, max(timeout / 4, _LOOK_SECONDS))  # between two looks at deadlines
         self._next_look = self._next_write = 0.0
-        # Every thread's
-        self._change = threading.Lock()
-        self._lead = threading.Lock()  # held by who leads; until serve_forever, nobody does
-        self._lead.acquire()
-        self._leader = 0  # the thread that leads
-        # When the leader called the application, and for whom
-        self._call: tuple[float, Connection | None] | None = None
         self._wary_until = 0.0
-        self._followers = self._threads = 0
-        # Those that a thread has kept, or whose next request has come with the last
+        # Every thread's. Pending: those that a thread has kept, or whose next request has come with the last.
         self._pending: deque[Connection] = deque()
         self._waker, self._sleeper = socket.socketpair()
-        self._sleep = threading.Lock()  # not an Event, which is broken for good if memory runs out within
-        self._is_watching = True
-        self._is_serving = self._is_calm = self._is_over = False
+        self._is_serving = self._is_calm = False
         self._stops_at = 0.0
         for end in (self._waker, self._sleeper):
             end.setblocking(False)
         self._selector.register(self._sleeper, selectors.EVENT_READ)
-        self._listen_again()
+        self._accept(True)
         _open_servers().add(self)
 
     def __enter__(self) -> Server:
@@ -166,9 +133,7 @@ class Server:
             self._is_serving = not self._service.is_stopping
         try:
             if self._is_serving:
-                self._start_follower()
-                self._lead.release()
-                self._watch()
+                self._run()
         finally:
             self._is_serving = False
 
@@ -209,118 +174,14 @@ class Server:
 
     def forget(self) -> None:
         """In a forked child: close the copies of all sockets; the parent's clients notice nothing."""
-        self._service.is_stopping = self._is_over = True
+        self._service.is_stopping = True
         self._is_serving = False
-        self._threads = 0
-        self._change, self._lead = threading.Lock(), threading.Lock()  # another thread may have held them
-        if self._leader == _thread.get_ident():
-            self._lead.acquire()
-        self._wake_watch()  # which a signal's handler that forks may have interrupted
+        self._forget_threads()
         self._close_sockets()
-
-    # Who leads
-
-    def _watch(self) -> None:
-        """Look after the leader until all is over. While nothing is called, sleep."""
-        quiet_looks = 0
-        while not self._is_over:
-            time.sleep(_PATIENCE_SECONDS)
-            call = self._call
-            quiet_looks = 0 if call else quiet_looks + 1
-            try:
-                if call and time.monotonic() - call[0] >= _PATIENCE_SECONDS:
-                    self._note_slow(call[1])
-                    self._leave_lead()
-                elif quiet_looks > _QUIET_LOOKS:
-                    self._sleep.acquire(blocking=False)
-                    self._is_watching = False
-                    if not (self._call or self._is_over):
-                        self._sleep.acquire()
-                    self._is_watching = True
-            except (RuntimeError, MemoryError):  # the leader will do without
-                continue
-
-    def _wake_watch(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it is awake
-            self._sleep.release()
-
-    def _note_slow(self, connection: Connection | None) -> None:
-        """Expect that the next request of this client takes long too, and for a while those of new ones."""
-        if connection is not None:
-            connection.is_slow = True
-        self._wary_until = time.monotonic() + _WARY_SECONDS
-
-    def _leave_lead(self) -> None:
-        """Leave the lead to a follower, and the connection of the call to the thread that leads now.
-
-        Raises RuntimeError, MemoryError if there is no follower to be had.
-        """
-        self._start_follower()
-        with self._change:
-            if self._followers and self._call:  # both may have ended in the meantime
-                _, connection = self._call
-                if connection is not None:
-                    self._selector.unregister(connection.socket)
-                    connection.is_kept = True
-                self._call = None
-                self._leader = 0
-                self._lead.release()
-
-    def _start_follower(self) -> None:
-        """Start a thread if none follows. Raises RuntimeError, MemoryError."""
-        if self._followers:
-            return
-        # Thread.start() would wait for ever for a thread that finds no memory to begin with.
-        _thread.start_new_thread(self._follow, ())
-        deadline = time.monotonic() + _BIRTH_SECONDS
-        while not self._followers:
-            if time.monotonic() > deadline:
-                raise RuntimeError("can't start new thread")
-            time.sleep(0)
-
-    def _follow(self) -> None:
-        """Wait for the lead, lead, and do what this thread has kept, until it is not needed."""
-        with self._change:
-            self._threads += 1
-        try:
-            while self._await_lead():
-                connection = self._serve_all()
-                if self._end_call():
-                    self._lead.release()
-                    break
-                if connection is not None:
-                    self._finish(connection)
-        finally:
-            self._end_thread()
-
-    def _await_lead(self) -> bool:
-        with self._change:
-            if self._followers >= _MAX_FOLLOWERS:
-                return False
-            self._followers += 1
-        leads = None
-        while True:
-            try:
-                if leads is None:
-                    leads = self._lead.acquire(timeout=_FOLLOW_SECONDS)
-                with self._change:
-                    # Whoever has left the lead to this thread since then did so with this lock held.
-                    leads = leads or self._lead.acquire(blocking=False)
-                    if leads:
-                        self._leader = _thread.get_ident()
-                    self._followers -= 1
-                    return leads
-            except MemoryError:  # if this thread went away, the lead could be left to nobody
-                time.sleep(_BREATH_SECONDS)
-
-    @_insisting
-    def _end_thread(self) -> None:
-        with self._change:
-            self._threads -= 1
 
     # What the leader does, without waiting
 
-    def _serve_all(self) -> Connection | None:
+    def _lead_on(self) -> Connection | None:
         """Serve all clients until all is over, or another thread leads; return what this one keeps then."""
         while not self._is_over:
             try:
@@ -341,7 +202,7 @@ class Server:
                         return cast(Connection, key.data)
             except Exception as error:
                 self._log_failure(error, None)
-                time.sleep(_BREATH_SECONDS)
+                time.sleep(BREATH_SECONDS)
         return None
 
     def _attempt(self, serve: Callable[[Connection], bool], connection: Connection) -> bool:
@@ -395,9 +256,10 @@ class Server:
             return
         except OSError:
             pass
-        self._listen_again(False)  # until a connection is closed, or the next look
+        self._accept(False)  # until a connection is closed, or the next look
 
-    def _listen_again(self, is_wanted: bool = True) -> None:
+    def _accept(self, is_wanted: bool) -> None:
+        """Look from now on for clients who wait to be accepted, or no longer."""
         if is_wanted and not self._is_accepting:
             self._selector.register(self.socket, selectors.EVENT_READ)
         elif self._is_accepting and not is_wanted:
@@ -463,31 +325,6 @@ class Server:
         self._end_request(connection)
         return False
 
-    def _keep(self, connection: Connection) -> bool:
-        """Leave the lead to another thread, and keep a connection. Tell whether a thread was to be had."""
-        self._call = time.monotonic(), connection
-        try:
-            while self._leader == _thread.get_ident():
-                self._leave_lead()
-        except (RuntimeError, MemoryError):
-            return not self._end_call()
-        return True
-
-    def _begin_call(self, connection: Connection | None) -> None:
-        """Have the watch leave the lead to another thread if what follows takes long."""
-        self._call = time.monotonic(), connection
-        if not self._is_watching:
-            self._wake_watch()
-
-    @_insisting
-    def _end_call(self) -> bool:
-        """Tell whether this thread still leads; if so, nothing is called any more."""
-        with self._change:
-            leads = self._leader == _thread.get_ident()
-            if leads:
-                self._call = None
-            return leads
-
     def _refuse(self, connection: Connection, error: HTTPError) -> None:
         """Answer with an error, and read no more from a connection."""
         connection.send_at_once(connection.refuse(error.response))
@@ -510,7 +347,7 @@ class Server:
             connection.hang_up()
             connection.socket.close()
             self._connections.remove(connection)
-            self._listen_again(not self._service.is_stopping)
+            self._accept(not self._service.is_stopping)
 
     def _look(self) -> None:
         """End what has waited for too long, and at a stop what is idle."""
@@ -522,7 +359,7 @@ class Server:
                 continue
             if now >= connection.deadline or (is_stopping and connection.is_idle()):
                 self._attempt(self._end_late, connection)
-        self._listen_again(not is_stopping)
+        self._accept(not is_stopping)
         if is_stopping:
             self._is_calm = True
             self._is_over = not self._connections or now >= self._stops_at
@@ -536,7 +373,17 @@ class Server:
             self._close(connection)
         return False
 
-    # What other threads do
+    # What becomes of what takes long
+
+    def _note_slow(self, connection: Connection | None) -> None:
+        """Expect that the next request of this client takes long too, and for a while those of new ones."""
+        if connection is not None:
+            connection.is_slow = True
+        self._wary_until = time.monotonic() + _WARY_SECONDS
+
+    def _take_out(self, connection: Connection) -> None:
+        self._selector.unregister(connection.socket)
+        connection.is_kept = True
 
     def _finish(self, connection: Connection) -> None:
         """Do what the leader must not wait for, and give the connection back to the loop."""
@@ -545,7 +392,7 @@ class Server:
                 began = time.monotonic()
                 connection.unsent = connection.answer()
                 connection.is_slow = False
-                if time.monotonic() - began >= _PATIENCE_SECONDS:
+                if time.monotonic() - began >= PATIENCE_SECONDS:
                     self._note_slow(connection)
             if not connection.is_over:
                 connection.send_all()
@@ -556,7 +403,7 @@ class Server:
         self._give_back(connection)
         self._wake()
 
-    @_insisting
+    @insisting
     def _give_back(self, connection: Connection) -> None:
         self._pending.append(connection)
 
@@ -576,7 +423,7 @@ class Server:
         except (MemoryError, RuntimeError):
             return
 
-    @_insisting
+    @insisting
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # it is awake, or all is over
             self._waker.send(b"x")
