@@ -164,38 +164,27 @@ def measure_same_page(sizes: Sizes, files: Files, connections: int) -> Row:
 
 def measure_log(sizes: Sizes, files: Files) -> Row:
     """Measure what the log costs where it goes to a file, and to a pipe that another process reads."""
+    file, log = files.filled(sizes.few), files.folder / "access.log"
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(
             subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         )
-        logs = {
-            OURS: subprocess.DEVNULL,
-            "to a file": stack.enter_context(open(files.folder / "access.log", "wb")).fileno(),
-            "to a pipe": reader.stdin.fileno(),
+        logs = {"to a file": stack.enter_context(open(log, "wb")), "to a pipe": reader.stdin}
+        servers = {
+            name: stack.enter_context(serving(processes.bundled_with_log, files.copy(file), output.fileno()))
+            for name, output in logs.items()
         }
-        servers = {}
-        for name, log in logs.items():
-            command = processes.bundled if name == OURS else processes.bundled_with_log
-            file = files.copy(files.filled(sizes.few))
-            servers[name] = stack.enter_context(serving(command, file, log))
+        servers[OURS] = stack.enter_context(serving(processes.bundled, files.copy(file)))
         loads = interleave(
             sizes.load_rounds,
-            {
-                name: lambda server=server: get(server, 4, sizes.load_seconds)
-                for name, server in servers.items()
-            },
+            {name: lambda it=it: get(it, 4, sizes.load_seconds) for name, it in servers.items()},
         )
-        count = (files.folder / "access.log").read_bytes().count(b"\n")
-        assert count > sum(len(load.latencies) for load in loads["to a file"]), "requests were not logged"
-    rate, p99 = medians(rates(loads), "{:,.0f}"), p99s(loads)
-    figures = [f"{name} {rate[name]}, p99 {p99[name]:.2f} ms" for name in logs if name != OURS]
+    count = log.read_bytes().count(b"\n")
+    assert count > sum(len(load.latencies) for load in loads["to a file"]), "requests were not logged"
+    figures = with_p99s(loads)
     return Row(
-        {OURS: f"{rate[OURS]}, p99 {p99[OURS]:.2f} ms", "with its log": "; ".join(figures)},
-        [
-            Check(f"{name} {{}} x", ratio(rates(loads), name, OURS), 0.85, at_least=True)
-            for name in logs
-            if name != OURS
-        ],
+        {OURS: figures[OURS], "with its log": "; ".join(f"{name} {figures[name]}" for name in logs)},
+        [Check(f"{name} {{}} x", ratio(rates(loads), name, OURS), 0.85, at_least=True) for name in logs],
     )
 
 
