@@ -221,6 +221,7 @@ class Server(LeaderFollowers[Connection]):
         """Write the log if it is due, and wait until something comes. None: another thread leads now."""
         log = self._service.access_log
         if log and (len(log) >= _MANY_LINES or time.monotonic() >= self._next_write):
+            self._next_write = time.monotonic() + _WRITE_SECONDS
             self._begin_call(None)
             try:
                 log.write()
@@ -228,7 +229,6 @@ class Server(LeaderFollowers[Connection]):
                 leads = self._end_call()
             if not leads:
                 return None
-            self._next_write = time.monotonic() + _WRITE_SECONDS
         return self._selector.select(self._most_seconds())
 
     def _most_seconds(self) -> float | None:
