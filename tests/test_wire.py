@@ -338,9 +338,9 @@ def test_what_is_not_json_says_where_and_why(body: str, position: int, message: 
 )
 def test_a_mebibyte_of_anything_is_searched_in_linear_time(token: str) -> None:
     body = "[" + token * (1_000_000 // len(token)) + "NaN]"
-    began = time.monotonic()
+    began = time.thread_time()
     status, answer = refusal(body.encode())
-    assert time.monotonic() - began < 10
+    assert time.thread_time() - began < 10
     assert (status, answer["detail"][0]["loc"]) == (422, ["body", body.index("NaN")])
 
 
