@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import datetime
 import gzip
 import json
 import os
@@ -322,9 +323,32 @@ def test_the_container_is_the_zipapp_and_keeps_its_projects_in_the_volume(
     assert (host, int(inner)) == (f"{HOST.default}:{PORT.default}", PORT.default)
 
 
+def test_the_line_of_the_log_is_one_that_the_server_writes(tmp_path: Path) -> None:
+    key = run("keys", "add", "ci", "--role", "member", cwd=tmp_path).stdout.strip()
+    with running_server("--keys", "projects.keys", cwd=tmp_path) as process:
+        process.ask("POST", "/v1/projects", {"name": "my agent"}, key=key)
+        process.ask("GET", "/v1/projects/my%20agent", key=key)
+    (shown,) = blocks("text")
+    written = process.log.splitlines(keepends=True)[-1]
+    # All but the time, and how long it took.
+    without_times = [re.sub(r"\[.+?\]|[0-9]+\.[0-9]{2}$", "", line) for line in (shown, written)]
+    assert without_times[0] == without_times[1]
+    when = re.findall(r"\[.+?\]", shown)[0]
+    assert datetime.datetime.strptime(when, "[%d/%b/%Y:%H:%M:%S %z]")
+
+
 def test_there_are_no_blocks_that_nothing_runs() -> None:
     # What is about clients, hosts, nginx, gunicorn and PostgreSQL is run by the tests about these.
-    counts = {"python": 11, "console": 12, "json": 1, "nginx": 3, "sql": 2, "ini": 1, "dockerfile": 1}
+    counts = {
+        "python": 11,
+        "console": 12,
+        "json": 1,
+        "nginx": 3,
+        "sql": 2,
+        "ini": 1,
+        "dockerfile": 1,
+        "text": 1,
+    }
     assert {language: len(blocks(language)) for language in counts} == counts
     assert TEXT.count("```") == 2 * sum(counts.values())
 
