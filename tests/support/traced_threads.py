@@ -19,4 +19,4 @@ def coverage_init(*_: object) -> None:
 
         return start(run, arguments, *rest)
 
-    _thread.start_new_thread = start_traced  # type: ignore[assignment]
+    _thread.start_new_thread = start_traced
