@@ -132,10 +132,11 @@ pythons: ## list this machine's other Pythons: one of each version, 3.9 and late
 		done; \
 	done
 
-environment: $(VENV)/.dev ## make the virtual environment with all that tests, lint and types need
+environment: $(addprefix $(VENV)/.,dev faults postgres coverage)
+environment: ## make the virtual environment with all that tests, faults, coverage, lint and types need
 
 # One after the other, because each installation writes the same *.egg-info.
-environments: environment $(addprefix $(VENV)/.,faults postgres coverage) $(VENV)-clients/node_modules/.installed
+environments: environment $(VENV)-clients/node_modules/.installed
 environments: $(patsubst %,$(VENV)-%/.installed,clients hosts browser fuzz bench dist)
 environments: ## make the virtual environments of all targets
 
