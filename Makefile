@@ -119,6 +119,10 @@ bench-smoke: $(VENV)-bench/.installed ## run the benchmarks with few requests, t
 	@$(call need_postgres,$(VENV)-bench) >/dev/null
 	@$(VENV)-bench/bin/python -m tests.bench --smoke $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
+# ROOMS are modules: wire storage/pool. The cores are shared with whoever works at this machine.
+mutants: $(VENV)/.mutants ## change the code in small ways, show which changes no test notices; ROOMS='wire keys'
+	@nice -n 5 $(BIN)/python -m tests.mutants $(ROOMS) $(ARGS)
+
 options-table: $(VENV)/.test ## put the table of options, made from the code, into the README
 	$(BIN)/python -m tests.support.options_table
 
@@ -257,7 +261,7 @@ $(VENV)/.faults: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faults,postgres]'
 	@touch $@
 
-$(VENV)/.postgres $(VENV)/.coverage: $(VENV)/.test
+$(VENV)/.postgres $(VENV)/.coverage $(VENV)/.mutants: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(patsubst .%,%,$(@F))]'
 	@touch $@
 
@@ -282,5 +286,5 @@ $(VENV)/.dev: $(VENV)/.test
 	@touch $@
 
 .PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-browser \
-	test-hosts test-fuzz test-phoenix record options-table coverage pythons environment environments \
-	test-old-sqlite vendor zipapp build dist test-wheel bench bench-smoke lint format types
+	test-hosts test-fuzz test-phoenix record mutants options-table coverage pythons environment \
+	environments test-old-sqlite vendor zipapp build dist test-wheel bench bench-smoke lint format types

@@ -1,0 +1,145 @@
+"""Changes the code of a room in small ways, one at a time, and shows which changes no test notices.
+
+The mutants are mutmut's; see `make mutants`. All that it writes is left in build/mutants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+BUILD = REPOSITORY / "build" / "mutants"
+
+# The tests that are quick and about a room.
+ROOMS = {
+    "wire": ["tests/test_wire.py", "tests/test_app.py", "tests/test_recorded.py"],
+    "router": ["tests/test_app.py"],
+    "wsgi": ["tests/test_app.py", "tests/test_foreign.py"],
+    "http1": ["tests/test_http1.py"],
+    "auth": ["tests/test_auth.py"],
+    "keys": ["tests/test_keys.py", "tests/test_auth.py"],
+    "storage/pool": ["tests/test_pool.py", "tests/promises/test_busy.py", "tests/promises/test_fork.py"],
+    "storage/__init__": ["tests/test_storage.py", "tests/test_transfer.py", "tests/promises/test_host.py"],
+}
+
+KILLED = ("killed", "timeout")
+
+CONFIGURATION = """
+[mutmut]
+source_paths = projects_wsgi
+only_mutate = projects_wsgi/{room}.py
+pytest_add_cli_args =
+    -p
+    no:cacheprovider
+    --hypothesis-seed=0
+pytest_add_cli_args_test_selection =
+    {tests}
+# Each mutant begins with the caches empty.
+process_isolation = forkserver
+timeout_constant = 4
+timeout_multiplier = 5
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.partition("\n")[0])
+    parser.add_argument("rooms", nargs="*", default=list(ROOMS), help=" ".join(ROOMS))
+    parser.add_argument("--children", type=int, default=2, help="how many run at a time")
+    arguments = parser.parse_args()
+    for room in arguments.rooms:
+        if room not in ROOMS:
+            parser.error(f"no room is called {room!r}")
+    for room in arguments.rooms:
+        prepare(room)
+        command = [sys.executable, "-c", f"from tests.mutants.__main__ import run; run({arguments.children})"]
+        began = time.monotonic()
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        with open(BUILD / f"{room.replace('/', '-')}.log", "w") as log:
+            subprocess.run(command, cwd=BUILD / room, env=environment, stdout=log, stderr=log, check=True)
+        print(f"\n{room}: {time.monotonic() - began:.0f} s")
+        show_survivors(room)
+    print_table(arguments.rooms)
+
+
+def prepare(room: str) -> None:
+    """Make the folder in which mutmut works: it wants one with nothing else in it."""
+    folder = BUILD / room
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("projects_wsgi", "tests"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    configuration = CONFIGURATION.format(room=room, tests="\n    ".join(ROOMS[room]))
+    (folder / "setup.cfg").write_text((REPOSITORY / "setup.cfg").read_text() + configuration)
+
+
+def run(children: int) -> None:
+    """Run mutmut in the current folder; unlike mutmut alone, change decorated functions as well."""
+    import libcst
+    from mutmut.mutation import file_mutation
+
+    skip = file_mutation.MutationVisitor._skip_node_and_children
+    arrange = file_mutation.function_trampoline_arrangement
+
+    def skip_all_but_functions(self: Any, node: Any) -> bool:
+        return not isinstance(node, libcst.FunctionDef) and skip(self, node)
+
+    def arrange_bare(function: Any, mutants: Any, class_name: Any) -> Any:
+        """Decorate what chooses between the mutants, and not each of them."""
+        bare = function.with_changes(decorators=[])
+        before, (chooser, *others), after, names = arrange(bare, mutants, class_name)
+        chooser = chooser.with_changes(decorators=[*function.decorators, *chooser.decorators])
+        return before, [chooser, *others], after, names
+
+    file_mutation.MutationVisitor._skip_node_and_children = skip_all_but_functions
+    file_mutation.function_trampoline_arrangement = arrange_bare
+
+    from mutmut.__main__ import _run
+
+    _run((), children)
+
+
+def show_survivors(room: str) -> None:
+    """Print what was changed without any test's notice."""
+    for mutant, outcome in read_outcomes(room).items():
+        if outcome not in KILLED:
+            show = [sys.executable, "-m", "mutmut", "show", mutant]
+            shown = subprocess.run(show, cwd=BUILD / room, capture_output=True, text=True, check=True)
+            changes = [line for line in shown.stdout.splitlines() if re.match(r"[-+](?![-+])", line)]
+            print(f"{mutant.rpartition('.')[2]}: {outcome}", *changes, sep="\n", flush=True)
+
+
+def print_table(rooms: Iterable[str]) -> None:
+    """Print how many mutants of each room were killed, and which survived."""
+    print(f"\n{'room':<18}{'mutants':>8}{'killed':>8}{'timeout':>8}{'survived':>9}{'killed %':>9}")
+    for room in rooms:
+        counts = Counter(read_outcomes(room).values())
+        killed = sum(counts[outcome] for outcome in KILLED)
+        total = counts.total()
+        print(
+            f"{room:<18}{total:>8}{counts['killed']:>8}{counts['timeout']:>8}{total - killed:>9}"
+            f"{100 * killed / total:>9.1f}"
+        )
+
+
+def read_outcomes(room: str) -> dict[str, str]:
+    """Return what has become of each mutant of a room."""
+    from mutmut.stats import status_by_exit_code
+
+    meta = BUILD / room / "mutants" / "projects_wsgi" / f"{room}.py.meta"
+    codes = json.loads(meta.read_text())["exit_code_by_key"]
+    return {mutant: status_by_exit_code[code] for mutant, code in codes.items()}
+
+
+if __name__ == "__main__":
+    main()
