@@ -704,6 +704,18 @@ def test_with_keys_every_origin_must_be_named(file: Path, keys: dict[str, Any]) 
 
 # WSGI
 
+# The case of a header's name means nothing; but there are programs that know only the usual one.
+HEADER_NAMES = {
+    "Allow",
+    "Content-Length",
+    "Content-Security-Policy",
+    "Content-Type",
+    "Retry-After",
+    "X-Content-Type-Options",
+    "X-Frame-Options",
+    "x-phoenix-server-version",
+}
+
 
 def exchanges() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every route with every method, and a request for each status that an answer can have."""
@@ -726,6 +738,7 @@ def exchanges() -> Iterator[tuple[str, str, dict[str, Any]]]:
 @pytest.mark.parametrize("prefix", ["", "/phoenix"])
 def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) -> None:
     statuses = set()
+    names = set()
     with ExitStack() as stack:
         cases = [(projects_app, exchange) for exchange in exchanges()]
         for error in (StoreFull(), StoreBusy(), StoreUnavailable(), ProjectsError(), KeyError()):
@@ -734,6 +747,7 @@ def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) 
         for application, (method, path, extra) in cases:
             status, headers, body = call(application, method, path, prefix, **extra)
             statuses.add(status)
+            names.update(name for name, _ in headers)
             assert headers.count(VERSION) == 1
             assert headers.count(("X-Content-Type-Options", "nosniff")) == 1
             named = {name.lower(): value for name, value in headers}
@@ -748,6 +762,7 @@ def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) 
                 assert named["content-type"] in types
             assert status < 300 or status >= 400
     assert statuses == {200, 204, 400, 403, 404, 405, 409, 411, 413, 422, 500, 503, 507}
+    assert names == HEADER_NAMES
 
 
 def call(

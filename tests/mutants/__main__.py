@@ -64,7 +64,7 @@ def main() -> None:
         prepare(room)
         command = [sys.executable, "-c", f"from tests.mutants.__main__ import run; run({arguments.children})"]
         began = time.monotonic()
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HYPOTHESIS_EXAMPLES": "50"}
         with open(BUILD / f"{room.replace('/', '-')}.log", "w") as log:
             subprocess.run(command, cwd=BUILD / room, env=environment, stdout=log, stderr=log, check=True)
         print(f"\n{room}: {time.monotonic() - began:.0f} s")
@@ -84,9 +84,14 @@ def prepare(room: str) -> None:
 
 
 def run(children: int) -> None:
-    """Run mutmut in the current folder; unlike mutmut alone, change decorated functions as well."""
+    """Run mutmut in the current folder.
+
+    Unlike mutmut alone, change decorated functions as well, and begin with the tests that are quick.
+    """
     import libcst
     from mutmut.mutation import file_mutation
+    from mutmut.runners.harness import PytestRunner
+    from mutmut.state import state
 
     skip = file_mutation.MutationVisitor._skip_node_and_children
     arrange = file_mutation.function_trampoline_arrangement
@@ -101,6 +106,12 @@ def run(children: int) -> None:
         chooser = chooser.with_changes(decorators=[*function.decorators, *chooser.decorators])
         return before, [chooser, *others], after, names
 
+    arguments = PytestRunner._pytest_args_regular_run
+
+    def arguments_in_order(self: Any, tests: Iterable[str]) -> Any:
+        return arguments(self, sorted(tests, key=lambda test: state().duration_by_test[test]))
+
+    PytestRunner._pytest_args_regular_run = arguments_in_order
     file_mutation.MutationVisitor._skip_node_and_children = skip_all_but_functions
     file_mutation.function_trampoline_arrangement = arrange_bare
 
