@@ -47,7 +47,6 @@ class HTTPError(Exception):
     """A request that cannot be answered as asked; ``response``, made of the parameters, says so."""
 
     def __init__(self, status: int, text: str, headers: Headers = (), content_type: str = TEXT) -> None:
-        super().__init__(status, text)
         self.response = Response(status, content_type, text.encode(), headers)
 
 

@@ -34,7 +34,7 @@ from projects_wsgi import (
     wire,
 )
 from projects_wsgi.keys import add_key
-from projects_wsgi.wsgi import TEXT
+from projects_wsgi.wsgi import TEXT, request_line
 
 from .support.databases import Database
 
@@ -791,6 +791,47 @@ def call(
         content = b"".join(result)
     ((status, headers),) = started
     return status, headers, content
+
+
+@pytest.mark.parametrize(
+    ("environ", "status"),
+    [
+        ({"REQUEST_METHOD": "GET"}, "200 OK"),
+        ({"REQUEST_METHOD": "GET", "PATH_INFO": "/v1/projects"}, "200 OK"),
+        ({"REQUEST_METHOD": "POST", "PATH_INFO": "/v1/projects"}, "422 Unprocessable Content"),
+        (
+            {"REQUEST_METHOD": "POST", "PATH_INFO": "/v1/projects", "CONTENT_LENGTH": "12"},
+            "422 Unprocessable Content",
+        ),
+    ],
+)
+def test_what_a_server_may_leave_out_may_be_missing(
+    projects_app: ProjectsApp, environ: dict[str, Any], status: str
+) -> None:
+    started: list[str] = []
+    projects_app({**environ, "wsgi.input": io.BytesIO(BODY)}, lambda status, _: started.append(status))
+    assert started == [status]
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        ({"REQUEST_METHOD": "GET"}, "GET"),
+        ({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""}, "GET /"),
+        (
+            {
+                "REQUEST_METHOD": "PUT",
+                "SCRIPT_NAME": "/phoenix",
+                "PATH_INFO": "/v1/projects/x",
+                "QUERY_STRING": "a=b",
+                "SERVER_PROTOCOL": "HTTP/1.1",
+            },
+            "PUT /phoenix/v1/projects/x?a=b HTTP/1.1",
+        ),
+    ],
+)
+def test_the_log_shows_a_request_as_far_as_its_environ_tells(environ: dict[str, Any], line: str) -> None:
+    assert request_line(environ) == line
 
 
 @pytest.mark.parametrize("name", ["日本", "\u0100", "\ud800"])

@@ -16,7 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from mutmut.stats import status_by_exit_code
 
 REPOSITORY = Path(__file__).parents[2]
 BUILD = REPOSITORY / "build" / "mutants"
@@ -62,7 +63,7 @@ def main() -> None:
             parser.error(f"no room is called {room!r}")
     for room in arguments.rooms:
         prepare(room)
-        command = [sys.executable, "-c", f"from tests.mutants.__main__ import run; run({arguments.children})"]
+        command = [sys.executable, "-m", "tests.mutants.run", str(arguments.children)]
         began = time.monotonic()
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HYPOTHESIS_EXAMPLES": "50"}
         with open(BUILD / f"{room.replace('/', '-')}.log", "w") as log:
@@ -81,43 +82,6 @@ def prepare(room: str) -> None:
         (folder / name).symlink_to(REPOSITORY / name)
     configuration = CONFIGURATION.format(room=room, tests="\n    ".join(ROOMS[room]))
     (folder / "setup.cfg").write_text((REPOSITORY / "setup.cfg").read_text() + configuration)
-
-
-def run(children: int) -> None:
-    """Run mutmut in the current folder.
-
-    Unlike mutmut alone, change decorated functions as well, and begin with the tests that are quick.
-    """
-    import libcst
-    from mutmut.mutation import file_mutation
-    from mutmut.runners.harness import PytestRunner
-    from mutmut.state import state
-
-    skip = file_mutation.MutationVisitor._skip_node_and_children
-    arrange = file_mutation.function_trampoline_arrangement
-
-    def skip_all_but_functions(self: Any, node: Any) -> bool:
-        return not isinstance(node, libcst.FunctionDef) and skip(self, node)
-
-    def arrange_bare(function: Any, mutants: Any, class_name: Any) -> Any:
-        """Decorate what chooses between the mutants, and not each of them."""
-        bare = function.with_changes(decorators=[])
-        before, (chooser, *others), after, names = arrange(bare, mutants, class_name)
-        chooser = chooser.with_changes(decorators=[*function.decorators, *chooser.decorators])
-        return before, [chooser, *others], after, names
-
-    arguments = PytestRunner._pytest_args_regular_run
-
-    def arguments_in_order(self: Any, tests: Iterable[str]) -> Any:
-        return arguments(self, sorted(tests, key=lambda test: state().duration_by_test[test]))
-
-    PytestRunner._pytest_args_regular_run = arguments_in_order
-    file_mutation.MutationVisitor._skip_node_and_children = skip_all_but_functions
-    file_mutation.function_trampoline_arrangement = arrange_bare
-
-    from mutmut.__main__ import _run
-
-    _run((), children)
 
 
 def show_survivors(room: str) -> None:
@@ -145,8 +109,6 @@ def print_table(rooms: Iterable[str]) -> None:
 
 def read_outcomes(room: str) -> dict[str, str]:
     """Return what has become of each mutant of a room."""
-    from mutmut.stats import status_by_exit_code
-
     meta = BUILD / room / "mutants" / "projects_wsgi" / f"{room}.py.meta"
     codes = json.loads(meta.read_text())["exit_code_by_key"]
     return {mutant: status_by_exit_code[code] for mutant, code in codes.items()}

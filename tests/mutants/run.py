@@ -1,0 +1,79 @@
+"""Runs mutmut in the current folder, whose setup.cfg says what is changed and tested."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterable
+from typing import Any
+
+import libcst
+import mutmut.__main__
+import pytest
+from _pytest.config import _prepareconfig
+from mutmut.mutation import file_mutation
+from mutmut.runners.harness import PytestRunner
+from mutmut.state import state
+from mutmut.utils.file_utils import change_cwd
+from mutmut.workers import isolation
+
+SLOW_SECONDS = 5.0  # a test that takes longer is left out, where others reach the same code
+
+
+def main(children: int) -> None:
+    """Run mutmut; unlike mutmut alone, change decorated functions as well."""
+    skip = file_mutation.MutationVisitor._skip_node_and_children
+    arrange = file_mutation.function_trampoline_arrangement
+
+    def skip_all_but_functions(self: Any, node: Any) -> bool:
+        return not isinstance(node, libcst.FunctionDef) and skip(self, node)
+
+    def arrange_bare(function: Any, mutants: Any, class_name: Any) -> Any:
+        """Decorate what chooses between the mutants, and not each of them."""
+        bare = function.with_changes(decorators=[])
+        before, (chooser, *others), after, names = arrange(bare, mutants, class_name)
+        chooser = chooser.with_changes(decorators=[*function.decorators, *chooser.decorators])
+        return before, [chooser, *others], after, names
+
+    file_mutation.MutationVisitor._skip_node_and_children = skip_all_but_functions
+    file_mutation.function_trampoline_arrangement = arrange_bare
+    isolation.PytestRunner = QuickRunner
+    mutmut.__main__._run((), children)
+
+
+class QuickRunner(PytestRunner):
+    """Collects the tests once for all mutants, and begins with those that take the shortest time."""
+
+    session: pytest.Session | None = None
+
+    def warm_up(self) -> None:
+        with change_cwd("mutants"):
+            # With -s, for what pytest captures would be one file for all processes.
+            arguments = [*self._pytest_args_regular_run([]), "-s", *self._pytest_add_cli_args]
+            config = _prepareconfig(arguments)
+            config._do_configure()
+            self.session = pytest.Session.from_config(config)
+            config.hook.pytest_sessionstart(session=self.session)
+            config.hook.pytest_collection(session=self.session)
+
+    def run_forced_fail(self) -> int:
+        return int(super().run_tests(mutant_name=None, tests=[]))
+
+    def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
+        session = self.session
+        if session is None:
+            return 0  # they have just passed, while it was found out which of them reach what
+        durations = state().duration_by_test
+        wanted = {test for test in tests if durations[test] < SLOW_SECONDS} or set(tests)
+        session.items = [item for item in session.items if item.nodeid in wanted]
+        session.items.sort(key=lambda item: durations[item.nodeid])
+        with tempfile.TemporaryDirectory() as tempfile.tempdir, change_cwd("mutants"):
+            with contextlib.suppress(session.Failed):
+                session.config.hook.pytest_runtestloop(session=session)
+            session.config.hook.pytest_sessionfinish(session=session, exitstatus=0)
+        return int(session.testsfailed > 0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
