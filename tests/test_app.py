@@ -307,7 +307,7 @@ def post(app: webtest.TestApp, body: bytes = b"", status: int | None = None, **e
     request = webtest.TestRequest.blank("/v1/projects", environ={"REQUEST_METHOD": "POST", **environ})
     if "CONTENT_LENGTH" not in environ:
         request.environ.pop("CONTENT_LENGTH", None)
-    return app.do_request(request, status, status is not None)
+    return app.do_request(request, status)
 
 
 BODY = b'{"name":"x"}'
@@ -355,14 +355,17 @@ def test_a_body_that_cannot_be_read_is_400(app: webtest.TestApp) -> None:
     assert response.text == "The body could not be read to its end"
 
 
-def test_a_body_in_pieces_is_put_together(app: webtest.TestApp) -> None:
+@pytest.mark.parametrize("most", [3, 11, 12])
+def test_a_body_in_pieces_is_put_together_and_what_follows_is_left(app: webtest.TestApp, most: int) -> None:
     class Pieces(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             assert size, "all of the body has been read"
-            return super().read(min(size, 3))
+            return super().read(min(size, most))
 
-    pieces: dict[str, Any] = {"wsgi.input": Pieces(BODY), "CONTENT_LENGTH": "12"}
-    assert post(app, **pieces).json["data"]["name"] == "x"
+    pieces = Pieces(BODY + b"GET / HTTP/1.1")
+    environ: dict[str, Any] = {"wsgi.input": pieces, "CONTENT_LENGTH": "12"}
+    assert post(app, **environ).json["data"]["name"] == "x"
+    assert pieces.tell() == 12
 
 
 def test_undone_chunks_are_read_to_their_end(app: webtest.TestApp) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from projects_wsgi import KeysError, Role
 from projects_wsgi.files import create_held
-from projects_wsgi.keys import add_key, read_keys, revoke_key
+from projects_wsgi.keys import Key, add_key, read_keys, revoke_key
 
 from .support.access_lists import DEFAULT_LIST, access_list, set_access_list
 from .support.process import environment, refusal, run, running_server, start_together
@@ -90,6 +90,22 @@ def test_a_new_key_is_256_random_bits_of_which_the_file_holds_the_digest_alone(k
     assert stat.S_IMODE(keys_file.stat().st_mode) == 0o600
 
 
+def test_a_line_ends_with_the_day_on_which_its_key_was_made_or_with_its_last_one(keys_file: Path) -> None:
+    add_key(keys_file, "ever", Role.VIEWER)
+    add_key(keys_file, "soon", Role.ADMIN, datetime.date(2999, 1, 1))
+    ever, soon = read_keys(keys_file)
+    assert keys_file.read_text() == (
+        f"ever viewer {ever.digest} {ever.made}\nsoon admin {soon.digest} {soon.made} 2999-01-01\n"
+    )
+
+
+@pytest.mark.parametrize(("days", "is_expired"), [(-1, True), (0, False), (1, False)])
+def test_a_key_is_valid_on_its_last_day(monkeypatch: pytest.MonkeyPatch, days: int, is_expired: bool) -> None:
+    last_day = datetime.date(2026, 12, 31)
+    monkeypatch.setattr("projects_wsgi.keys.today", lambda: last_day - datetime.timedelta(days=days))
+    assert Key("ci", Role.VIEWER, DIGEST, last_day, last_day).is_expired() is is_expired
+
+
 def test_a_change_keeps_comments_the_other_keys_and_who_may_read_the_file(keys_file: Path) -> None:
     text = f"# the team\nci member {DIGEST} 2026-01-02\n\n# the boss\n"
     keys_file.write_text(text)
@@ -122,6 +138,12 @@ def test_root_leaves_the_file_to_its_owner_and_others_cannot_take_it() -> None:
         change_as_others(Path(folder) / "projects.keys")
 
 
+REFUSAL_TO_OTHERS = (
+    "belongs to another user or group (65534:65533), to whom this user cannot give a new one:"
+    " run this as that user or as root"
+)
+
+
 def change_as_others(keys_file: Path) -> None:
     key = add_key(keys_file, "old", Role.ADMIN)
     os.chown(keys_file, 65_534, 65_533)
@@ -140,7 +162,7 @@ def change_as_others(keys_file: Path) -> None:
         try:
             add_key(keys_file, "mine", Role.ADMIN)
         except KeysError as error:
-            os._exit("belongs to another user or group (65534:65533)" in str(error))
+            os._exit(str(error).endswith(REFUSAL_TO_OTHERS))
         os._exit(2)
     _, code = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(code) == 1
@@ -197,8 +219,11 @@ def test_a_change_that_is_refused_leaves_the_file_as_it_was(keys_file: Path) -> 
             add_key(keys_file, name, Role.VIEWER)
     assert keys_file.read_text() == text
     keys_file.write_text("nonsense\n")
-    with pytest.raises(KeysError, match="malformed in line 1"):
+    malformed = re.escape(f"the keys file {keys_file} is malformed in line 1")
+    with pytest.raises(KeysError, match=malformed):
         add_key(keys_file, "new", Role.VIEWER)
+    with pytest.raises(KeysError, match=malformed):
+        revoke_key(keys_file, "new")
     assert keys_file.read_text() == "nonsense\n"
     assert [path.name for path in keys_file.parent.iterdir()] == ["projects.keys"]
 
@@ -323,6 +348,14 @@ def test_a_newcomer_makes_lists_and_revokes_a_key(tmp_path: Path) -> None:
 def test_a_key_that_is_past_its_day_is_listed_so(tmp_path: Path) -> None:
     (tmp_path / "projects.keys").write_text(f"old viewer {DIGEST} 2020-01-01 2020-12-31\n")
     assert "2020-12-31 (past)" in run("keys", "list", cwd=tmp_path).stdout
+
+
+def test_a_file_is_utf_8_whatever_the_locale_says(tmp_path: Path, keys_file: Path) -> None:
+    comment = "# Schlüssel, 鍵\n"
+    keys_file.write_text(comment, encoding="utf-8")
+    ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    assert run("keys", "add", "ci", "--role", "viewer", cwd=tmp_path, **ascii_alone).returncode == 0
+    assert keys_file.read_text(encoding="utf-8").startswith(comment)
 
 
 def test_the_file_is_named_by_an_option_or_in_the_environment(tmp_path: Path) -> None:
