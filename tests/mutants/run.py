@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import json
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +19,7 @@ from mutmut.mutation import file_mutation
 from mutmut.runners.harness import PytestRunner
 from mutmut.state import state
 from mutmut.utils.file_utils import change_cwd
+from mutmut.utils.format_utils import mangled_name_from_mutant_name
 from mutmut.workers import isolation
 
 SLOW_SECONDS = 5.0  # a test that takes longer is left out, where others reach the same code
@@ -43,36 +47,58 @@ def main(children: int) -> None:
 
 
 class QuickRunner(PytestRunner):
-    """Collects the tests once for all mutants, and begins with those that take the shortest time."""
+    """Collects the tests once for all mutants.
+
+    Begins with those that have killed other mutants of the same function; the quick ones come next.
+    """
 
     session: pytest.Session | None = None
+    killer = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.killer = report.nodeid
 
     def warm_up(self) -> None:
         with change_cwd("mutants"):
-            # With -s, for what pytest captures would be one file for all processes.
-            arguments = [*self._pytest_args_regular_run([]), "-s", *self._pytest_add_cli_args]
+            # Without what explains a failure, which nobody reads. With -s, for what pytest captures would be
+            # one file for all processes.
+            quick = ["-s", "--tb=no", "--assert=plain", "--no-summary"]
+            arguments = [*self._pytest_args_regular_run([]), *quick, *self._pytest_add_cli_args]
             config = _prepareconfig(arguments)
+            config.pluginmanager.register(self)
             config._do_configure()
             self.session = pytest.Session.from_config(config)
             config.hook.pytest_sessionstart(session=self.session)
             config.hook.pytest_collection(session=self.session)
+        gc.collect()
+        gc.freeze()  # so that the processes go on sharing this memory
 
     def run_forced_fail(self) -> int:
         return int(super().run_tests(mutant_name=None, tests=[]))
 
     def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
         session = self.session
-        if session is None:
+        if session is None or mutant_name is None:
             return 0  # they have just passed, while it was found out which of them reach what
         durations = state().duration_by_test
         wanted = {test for test in tests if durations[test] < SLOW_SECONDS} or set(tests)
         session.items = [item for item in session.items if item.nodeid in wanted]
-        session.items.sort(key=lambda item: durations[item.nodeid])
+        with open("killers", "a+") as file:  # each line a function and a test, as JSON
+            file.seek(0)
+            function = mangled_name_from_mutant_name(mutant_name)
+            killers = Counter(killer for name, killer in map(json.loads, file) if name == function)
+            session.items.sort(key=lambda item: (-killers[item.nodeid], durations[item.nodeid]))
+            self._run_items(session)
+            if self.killer:
+                print(json.dumps([function, self.killer]), file=file)
+        return int(session.testsfailed > 0)
+
+    def _run_items(self, session: pytest.Session) -> None:
         with tempfile.TemporaryDirectory() as tempfile.tempdir, change_cwd("mutants"):
             with contextlib.suppress(session.Failed):
                 session.config.hook.pytest_runtestloop(session=session)
             session.config.hook.pytest_sessionfinish(session=session, exitstatus=0)
-        return int(session.testsfailed > 0)
 
 
 if __name__ == "__main__":
