@@ -84,7 +84,7 @@ class Request:
         unknown, 413 if it is too long.
         """
         environ = self.environ
-        content_length = environ.get("CONTENT_LENGTH", "")
+        content_length = environ.get("CONTENT_LENGTH")
         if content_length:
             if not (content_length.isascii() and content_length.isdigit()):
                 raise HTTPError(400, "Content-Length is not a number")
