@@ -641,6 +641,49 @@ def test_the_limits_are_the_same_however_the_bytes_come(sent: Sent, limit: int) 
             assert whole[0] in (414, 431)
 
 
+TOO_LONG = (414, "A line of the request is too long")
+TOO_LARGE = (431, "The headers are too large")
+MALFORMED = (400, "A header line is malformed")
+NO_TARGET = (400, "The request's target is neither a path nor an http URL")
+NO_HOST = (400, "The Host header is missing or malformed")
+NO_CODING_HERE = (400, "Transfer-Encoding cannot be used here")
+LONG = b"x" * MAX_HEAD_SIZE
+
+
+@pytest.mark.parametrize(
+    ("data", "refusal"),
+    [
+        (LONG + b"x", TOO_LONG),
+        (b"GET /" + LONG + b" HTTP/1.1\r\n\r\n", TOO_LONG),
+        (b"GET / HTTP/1.1\r\nA: " + LONG, TOO_LARGE),
+        (head(b"A: " + LONG), TOO_LARGE),
+        (b"GET / HTTP/1.1\r\n\n", MALFORMED),
+        (head(b"A"), MALFORMED),
+        (b"x\r\n", (400, "This is not an HTTP request")),
+        (b"GET / HTTP/2.0\r\n", (400, "This server speaks HTTP/1.1")),
+        (b"GET a HTTP/1.1\r\n", NO_TARGET),
+        (b"GET ftp://a/ HTTP/1.9\r\n", NO_TARGET),
+        (b"GET http://a:b/ HTTP/1.1\r\nHost: a\r\n\r\n", (400, "The request's target has no valid host")),
+        (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", (400, "Only OPTIONS has the target *")),
+        (head(), NO_HOST),
+        (head(b"Host: a b"), NO_HOST),
+        (head(b"Host: a", b"Host: a"), (400, "The header Host came twice")),
+        (head(b"Host: a", b"Content-Length: x"), (400, "Content-Length is not a number")),
+        (head(b"Host: a", b"Content-Length: 0", b"Transfer-Encoding: chunked"), NO_CODING_HERE),
+        (head(b"Transfer-Encoding: chunked").replace(b"1.1", b"1.0"), NO_CODING_HERE),
+        (
+            head(b"Host: a", b"Transfer-Encoding: gzip"),
+            (400, "The only transfer coding that this server knows is chunked"),
+        ),
+    ],
+)
+def test_a_refusal_says_why(data: bytes, refusal: tuple[int, str]) -> None:
+    with pytest.raises(HTTPError) as caught:
+        parse_head(data[: find_head(data)], {})
+    response = caught.value.response
+    assert (response.status, response.body.decode()) == refusal
+
+
 # Chunks (RFC 9112, 7.1)
 
 
@@ -856,22 +899,28 @@ def test_a_body_that_cannot_be_received_is_an_error_that_names_the_cause() -> No
 
     body = Body(Framing({}, 5, False, False, False), b"abc", receive, lambda: None)
     assert body.read(5) == b"abc"
-    with pytest.raises(BodyError, match="gone"):
+    with pytest.raises(BodyError, match="^the body could not be received: gone$"):
         body.read(5)
     body = Body(Framing({}, 5, False, False, False), b"abc", lambda: b"", lambda: None)
-    with pytest.raises(BodyError, match="ended early"):
+    with pytest.raises(BodyError, match="^the body ended early$"):
         body.readall()
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"x\r\n", b"1\r\nxy\r\n", b"1\r\nx\n\r\n", b"0\r\nbad\r\n\r\n", b"1;%b\r\n" % (b"a" * MAX_HEAD_SIZE)],
-    ids=lambda data: data[:20],
+    ("data", "message"),
+    [
+        (b"x\r\n", "the size of a chunk is malformed"),
+        (b"1\r\nxy\r\n", "a chunk is longer than it says"),
+        (b"1\r\nx\n\r\n", "a line is malformed or too long"),
+        (b"0\r\nbad\r\n\r\n", "a trailer is malformed"),
+        (b"1;%b\r\n" % LONG, "a line is malformed or too long"),
+    ],
+    ids=["size", "excess", "line break", "trailer", "long"],
 )
-def test_a_body_that_has_failed_fails_for_good(data: bytes) -> None:
+def test_a_body_that_has_failed_fails_for_good(data: bytes, message: str) -> None:
     body, _ = body_of([b"Transfer-Encoding: chunked"], data + b"0\r\n\r\n" * 3)
-    for _ in range(3):
-        with pytest.raises(BodyError):
+    for expected in (message, "the body has failed before", "the body has failed before"):
+        with pytest.raises(BodyError, match=f"^{expected}$"):
             body.read(10)
         assert not body.can_be_skipped
 
@@ -1133,6 +1182,24 @@ def test_what_is_no_header_is_refused(headers_: Any, is_head: bool) -> None:
 def test_what_is_no_status_of_an_answer_is_refused(status: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         render_answer(status, [], b"")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers_", "message"),
+    [
+        ("OK", [], "'OK' is not the status of an answer"),
+        ("200 OK", [("Upgrade", "x")], "an application cannot send the header 'upgrade'"),
+        ("200 OK", [("A B", "x")], "an application cannot send the header 'a b'"),
+        ("200 OK", [("Content-Length", "4")], "Content-Length is 4, but the body has 5 bytes"),
+        ("200 OK", [("Content-Length", "5")] * 2, "Content-Length is 5, 5, but the body has 5 bytes"),
+        ("200 OK", [("A", "b\nC: d")], "the status or a header has a line break or NUL in it"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_with_the_reason(
+    status: str, headers_: list[tuple[str, str]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        render_answer(status, headers_, b"abcde")
 
 
 def test_the_date_is_now() -> None:

@@ -26,7 +26,7 @@ BUILD = REPOSITORY / "build" / "mutants"
 ROOMS = {
     "wire": ["tests/test_wire.py", "tests/test_app.py", "tests/test_recorded.py"],
     "router": ["tests/test_app.py"],
-    "wsgi": ["tests/test_app.py", "tests/test_foreign.py"],
+    "wsgi": ["tests/test_app.py"],
     "http1": ["tests/test_http1.py"],
     "auth": ["tests/test_auth.py"],
     "keys": ["tests/test_keys.py", "tests/test_auth.py"],
@@ -48,8 +48,8 @@ pytest_add_cli_args_test_selection =
     {tests}
 # Each mutant begins with the caches empty.
 process_isolation = forkserver
-timeout_constant = 4
-timeout_multiplier = 5
+timeout_constant = 3
+timeout_multiplier = 3
 """
 
 
