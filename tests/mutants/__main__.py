@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -69,7 +68,7 @@ def main() -> None:
         with open(BUILD / f"{room.replace('/', '-')}.log", "w") as log:
             subprocess.run(command, cwd=BUILD / room, env=environment, stdout=log, stderr=log, check=True)
         print(f"\n{room}: {time.monotonic() - began:.0f} s")
-        show_survivors(room)
+        print((BUILD / room / "survivors").read_text())
     print_table(arguments.rooms)
 
 
@@ -82,16 +81,6 @@ def prepare(room: str) -> None:
         (folder / name).symlink_to(REPOSITORY / name)
     configuration = CONFIGURATION.format(room=room, tests="\n    ".join(ROOMS[room]))
     (folder / "setup.cfg").write_text((REPOSITORY / "setup.cfg").read_text() + configuration)
-
-
-def show_survivors(room: str) -> None:
-    """Print what was changed without any test's notice."""
-    for mutant, outcome in read_outcomes(room).items():
-        if outcome not in KILLED:
-            show = [sys.executable, "-m", "mutmut", "show", mutant]
-            shown = subprocess.run(show, cwd=BUILD / room, capture_output=True, text=True, check=True)
-            changes = [line for line in shown.stdout.splitlines() if re.match(r"[-+](?![-+])", line)]
-            print(f"{mutant.rpartition('.')[2]}: {outcome}", *changes, sep="\n", flush=True)
 
 
 def print_table(rooms: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -16,11 +17,16 @@ import mutmut.__main__
 import pytest
 from _pytest.config import _prepareconfig
 from mutmut.mutation import file_mutation
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.runners.harness import PytestRunner
 from mutmut.state import state
-from mutmut.utils.file_utils import change_cwd
+from mutmut.stats import status_by_exit_code
+from mutmut.utils.file_utils import change_cwd, walk_mutatable_files
 from mutmut.utils.format_utils import mangled_name_from_mutant_name
 from mutmut.workers import isolation
+
+from .__main__ import KILLED
 
 SLOW_SECONDS = 5.0  # a test that takes longer is left out, where others reach the same code
 
@@ -44,6 +50,23 @@ def main(children: int) -> None:
     file_mutation.function_trampoline_arrangement = arrange_bare
     isolation.PytestRunner = QuickRunner
     mutmut.__main__._run((), children)
+    with open("survivors", "w") as file:
+        for mutant in find_survivors():
+            print(mutant, *find_changes(mutant), sep="\n", file=file)
+
+
+def find_survivors() -> list[str]:
+    """Return the names of the mutants that no test has killed."""
+    (path,) = walk_mutatable_files()
+    data = SourceFileMutationData(path=path)
+    data.load()
+    codes = data.exit_code_by_key.items()
+    return [mutant for mutant, code in codes if status_by_exit_code[code] not in KILLED]
+
+
+def find_changes(mutant: str) -> list[str]:
+    """Return the lines that a mutant changes, as a diff shows them."""
+    return [line for line in get_diff_for_mutant(mutant).splitlines() if re.match(r"[-+](?![-+])", line)]
 
 
 class QuickRunner(PytestRunner):
