@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import os
 import re
 import sys
 import tempfile
@@ -101,15 +102,16 @@ class QuickRunner(PytestRunner):
         return int(super().run_tests(mutant_name=None, tests=[]))
 
     def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
+        if self.session is None:
+            self.warm_up()
         session = self.session
-        if session is None or mutant_name is None:
-            return 0  # they have just passed, while it was found out which of them reach what
+        assert session is not None
         durations = state().duration_by_test
-        wanted = {test for test in tests if durations[test] < SLOW_SECONDS} or set(tests)
+        wanted = {test for test in tests if durations[test] < SLOW_SECONDS} or set(tests) or set(durations)
         session.items = [item for item in session.items if item.nodeid in wanted]
         with open("killers", "a+") as file:  # each line a function and a test, as JSON
             file.seek(0)
-            function = mangled_name_from_mutant_name(mutant_name)
+            function = mangled_name_from_mutant_name(mutant_name) if mutant_name else None
             killers = Counter(killer for name, killer in map(json.loads, file) if name == function)
             session.items.sort(key=lambda item: (-killers[item.nodeid], durations[item.nodeid]))
             self._run_items(session)
@@ -119,6 +121,7 @@ class QuickRunner(PytestRunner):
 
     def _run_items(self, session: pytest.Session) -> None:
         with tempfile.TemporaryDirectory() as tempfile.tempdir, change_cwd("mutants"):
+            os.chmod(tempfile.tempdir, 0o755)  # some tests let another user in
             with contextlib.suppress(session.Failed):
                 session.config.hook.pytest_runtestloop(session=session)
             session.config.hook.pytest_sessionfinish(session=session, exitstatus=0)
