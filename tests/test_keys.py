@@ -138,10 +138,7 @@ def test_root_leaves_the_file_to_its_owner_and_others_cannot_take_it() -> None:
         change_as_others(Path(folder) / "projects.keys")
 
 
-REFUSAL_TO_OTHERS = (
-    "belongs to another user or group (65534:65533), to whom this user cannot give a new one:"
-    " run this as that user or as root"
-)
+REFUSAL_TO_OTHERS = "it belongs to another user or group (65534:65533); run this as that user or as root"
 
 
 def change_as_others(keys_file: Path) -> None:

@@ -12,11 +12,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-
-from mutmut.stats import status_by_exit_code
 
 REPOSITORY = Path(__file__).parents[2]
 BUILD = REPOSITORY / "build" / "mutants"
@@ -32,8 +29,6 @@ ROOMS = {
     "storage/pool": ["tests/test_pool.py", "tests/promises/test_busy.py", "tests/promises/test_fork.py"],
     "storage/__init__": ["tests/test_storage.py", "tests/test_transfer.py", "tests/promises/test_host.py"],
 }
-
-KILLED = ("killed", "timeout")
 
 CONFIGURATION = """
 [mutmut]
@@ -62,9 +57,9 @@ def main() -> None:
             parser.error(f"no room is called {room!r}")
     for room in arguments.rooms:
         prepare(room)
-        command = [sys.executable, "-m", "tests.mutants.run", str(arguments.children)]
+        command = [sys.executable, REPOSITORY / "tests/mutants/run.py", str(arguments.children)]
         began = time.monotonic()
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HYPOTHESIS_EXAMPLES": "50"}
+        environment = {**os.environ, "HYPOTHESIS_EXAMPLES": "50"}
         with open(BUILD / f"{room.replace('/', '-')}.log", "w") as log:
             subprocess.run(command, cwd=BUILD / room, env=environment, stdout=log, stderr=log, check=True)
         print(f"\n{room}: {time.monotonic() - began:.0f} s")
@@ -84,23 +79,14 @@ def prepare(room: str) -> None:
 
 
 def print_table(rooms: Iterable[str]) -> None:
-    """Print how many mutants of each room were killed, and which survived."""
-    print(f"\n{'room':<18}{'mutants':>8}{'killed':>8}{'timeout':>8}{'survived':>9}{'killed %':>9}")
+    """Print how many mutants of each room were killed, and how many survived."""
+    print(f"{'room':<18}{'mutants':>8}{'killed':>8}{'timeout':>8}{'survived':>9}{'killed %':>9}")
     for room in rooms:
-        counts = Counter(read_outcomes(room).values())
-        killed = sum(counts[outcome] for outcome in KILLED)
-        total = counts.total()
-        print(
-            f"{room:<18}{total:>8}{counts['killed']:>8}{counts['timeout']:>8}{total - killed:>9}"
-            f"{100 * killed / total:>9.1f}"
-        )
-
-
-def read_outcomes(room: str) -> dict[str, str]:
-    """Return what has become of each mutant of a room."""
-    meta = BUILD / room / "mutants" / "projects_wsgi" / f"{room}.py.meta"
-    codes = json.loads(meta.read_text())["exit_code_by_key"]
-    return {mutant: status_by_exit_code[code] for mutant, code in codes.items()}
+        outcomes = json.loads((BUILD / room / "outcomes.json").read_text())
+        total = sum(outcomes.values())
+        killed, timeout = outcomes.get("killed", 0), outcomes.get("timeout", 0)
+        share = 100 * (killed + timeout) / total
+        print(f"{room:<18}{total:>8}{killed:>8}{timeout:>8}{total - killed - timeout:>9}{share:>9.1f}")
 
 
 if __name__ == "__main__":

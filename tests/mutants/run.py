@@ -1,4 +1,7 @@
-"""Runs mutmut in the current folder, whose setup.cfg says what is changed and tested."""
+"""Runs mutmut in the current folder, whose setup.cfg says what is changed and tested.
+
+Leaves the counts of outcomes in outcomes.json, and what was changed without notice in survivors.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import libcst
@@ -26,8 +30,6 @@ from mutmut.stats import status_by_exit_code
 from mutmut.utils.file_utils import change_cwd, walk_mutatable_files
 from mutmut.utils.format_utils import mangled_name_from_mutant_name
 from mutmut.workers import isolation
-
-from .__main__ import KILLED
 
 SLOW_SECONDS = 5.0  # a test that takes longer is left out, where others reach the same code
 
@@ -51,18 +53,15 @@ def main(children: int) -> None:
     file_mutation.function_trampoline_arrangement = arrange_bare
     isolation.PytestRunner = QuickRunner
     mutmut.__main__._run((), children)
-    with open("survivors", "w") as file:
-        for mutant in find_survivors():
-            print(mutant, *find_changes(mutant), sep="\n", file=file)
-
-
-def find_survivors() -> list[str]:
-    """Return the names of the mutants that no test has killed."""
     (path,) = walk_mutatable_files()
     data = SourceFileMutationData(path=path)
     data.load()
-    codes = data.exit_code_by_key.items()
-    return [mutant for mutant, code in codes if status_by_exit_code[code] not in KILLED]
+    outcomes = {mutant: status_by_exit_code[code] for mutant, code in data.exit_code_by_key.items()}
+    Path("outcomes.json").write_text(json.dumps(Counter(outcomes.values())))
+    with open("survivors", "w") as file:
+        for mutant, outcome in outcomes.items():
+            if outcome not in ("killed", "timeout"):
+                print(f"{mutant}: {outcome}", *find_changes(mutant), sep="\n", file=file)
 
 
 def find_changes(mutant: str) -> list[str]:
