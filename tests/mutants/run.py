@@ -97,6 +97,10 @@ class QuickRunner(PytestRunner):
         gc.collect()
         gc.freeze()  # so that the processes go on sharing this memory
 
+    def run_stats(self, *, tests: Iterable[str]) -> int:
+        del os.environ["MUTANT_UNDER_TEST"]  # processes that tests start cannot count for this one
+        return int(super().run_stats(tests=tests))
+
     def run_forced_fail(self) -> int:
         return int(super().run_tests(mutant_name=None, tests=[]))
 
