@@ -20,6 +20,9 @@ BUILD = REPOSITORY / "build" / "mutants"
 
 OVER_A_SOCKET = "tests/test_recorded.py::test_over_a_socket_every_answer_is_alike_or_a_listed_difference"
 
+# What depends on the moment tells nothing of a mutant, all the less while others are tested beside it.
+WITHOUT_RACES = "not no_moment and not reads_are_quick and not ten_thousand and not log_that_goes"
+
 # The tests that are quick and about a room, as pytest's arguments.
 ROOMS = {
     "wire": [
@@ -33,7 +36,7 @@ ROOMS = {
     "http1": ["tests/test_http1.py"],
     "auth": ["tests/test_auth.py"],
     "keys": ["tests/test_keys.py", "tests/test_auth.py"],
-    "storage/pool": ["tests/test_pool.py", "tests/promises/test_busy.py", "tests/promises/test_fork.py"],
+    "storage/pool": ["tests/test_pool.py", "tests/promises/test_fork.py", "-k", WITHOUT_RACES],
     "storage/__init__": ["tests/test_storage.py", "tests/test_transfer.py", "tests/promises/test_host.py"],
 }
 
