@@ -215,7 +215,7 @@ def _is_too_deep(text: str, end: int) -> bool:
 def _blank_strings(text: str) -> str:
     """Return JSON with blanks in place of its strings, the last of which may have no end."""
     # Each is taken whole: to search again within a long one would take quadratic time.
-    return re.sub(r'"(?:[^"\\]+|\\.)*"?', lambda match: " " * len(match[0]), text, flags=re.DOTALL)
+    return re.sub(r'"(?:[^"\\]+|\\.)*"?', lambda match: " " * len(match[0]), text)
 
 
 # Answers

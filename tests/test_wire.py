@@ -58,7 +58,12 @@ def test_a_page_is_what_json_dumps_makes_of_it(page: list[tuple[int, str, str | 
     assert wire.render_page(page, limit, 10**9) == compact(expected)
 
 
+A_ROW = (1, "a", None)
+
+
 @given(st.lists(rows, max_size=6), st.integers(1, 6), st.integers(1, 200))
+@example([A_ROW] * 3, 3, 2 * len(compact(as_dict(A_ROW))))  # the comma between the two is too much
+@example([A_ROW] * 3, 3, len(compact(as_dict(A_ROW))) + 1)  # with its comma, the first fits
 def test_a_page_ends_with_the_project_that_makes_it_longer_than_it_may_be(
     page: list[tuple[int, str, str | None]], limit: int, max_size: int
 ) -> None:
