@@ -61,13 +61,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.partition("\n")[0])
     parser.add_argument("rooms", nargs="*", default=list(ROOMS), help=" ".join(ROOMS))
     parser.add_argument("--children", type=int, default=2, help="how many run at a time")
+    parser.add_argument("--every", type=int, default=1, help="3 judges every third mutant, to look sooner")
     arguments = parser.parse_args()
     for room in arguments.rooms:
         if room not in ROOMS:
             parser.error(f"no room is called {room!r}")
     for room in arguments.rooms:
         prepare(room)
-        command = [sys.executable, REPOSITORY / "tests/mutants/run.py", str(arguments.children)]
+        counts = [str(arguments.children), str(arguments.every)]
+        command = [sys.executable, REPOSITORY / "tests/mutants/run.py", *counts]
         began = time.monotonic()
         environment = {**os.environ, "HYPOTHESIS_EXAMPLES": "50"}
         with open(BUILD / f"{room.replace('/', '-')}.log", "w") as log:

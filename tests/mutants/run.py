@@ -34,10 +34,15 @@ from mutmut.workers import isolation
 SLOW_SECONDS = 5.0  # a test that takes longer is left out, where others reach the same code
 
 
-def main(children: int) -> None:
-    """Run mutmut; unlike mutmut alone, change decorated functions as well."""
+def main(children: int, every: int) -> None:
+    """Run mutmut; unlike mutmut alone, change decorated functions as well. every: 2 is every second mutant."""
+    collect = mutmut.__main__.collect_source_file_mutation_data
     skip = file_mutation.MutationVisitor._skip_node_and_children
     arrange = file_mutation.function_trampoline_arrangement
+
+    def collect_some(**names: Any) -> Any:
+        mutants, data = collect(**names)
+        return mutants[::every], data
 
     def skip_all_but_functions(self: Any, node: Any) -> bool:
         return not isinstance(node, libcst.FunctionDef) and skip(self, node)
@@ -49,6 +54,7 @@ def main(children: int) -> None:
         chooser = chooser.with_changes(decorators=[*function.decorators, *chooser.decorators])
         return before, [chooser, *others], after, names
 
+    mutmut.__main__.collect_source_file_mutation_data = collect_some
     file_mutation.MutationVisitor._skip_node_and_children = skip_all_but_functions
     file_mutation.function_trampoline_arrangement = arrange_bare
     isolation.PytestRunner = QuickRunner
@@ -56,7 +62,11 @@ def main(children: int) -> None:
     (path,) = walk_mutatable_files()
     data = SourceFileMutationData(path=path)
     data.load()
-    outcomes = {mutant: status_by_exit_code[code] for mutant, code in data.exit_code_by_key.items()}
+    outcomes = {
+        mutant: status_by_exit_code[code]
+        for mutant, code in data.exit_code_by_key.items()
+        if code is not None
+    }
     Path("outcomes.json").write_text(json.dumps(Counter(outcomes.values())))
     with open("survivors", "w") as file:
         for mutant, outcome in outcomes.items():
@@ -131,4 +141,4 @@ class QuickRunner(PytestRunner):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))
