@@ -35,7 +35,7 @@ SLOW_SECONDS = 5.0  # a test that takes longer is left out, where others reach t
 
 
 def main(children: int, every: int) -> None:
-    """Run mutmut; unlike mutmut alone, change decorated functions as well. every: 2 is every second mutant."""
+    """Run mutmut; unlike mutmut alone, change decorated functions as well. every: 3 is every third mutant."""
     collect = mutmut.__main__.collect_source_file_mutation_data
     skip = file_mutation.MutationVisitor._skip_node_and_children
     arrange = file_mutation.function_trampoline_arrangement
