@@ -31,8 +31,6 @@ from mutmut.utils.file_utils import change_cwd, walk_mutatable_files
 from mutmut.utils.format_utils import mangled_name_from_mutant_name
 from mutmut.workers import isolation
 
-SLOW_SECONDS = 5.0  # a test that takes longer is left out, where others reach the same code
-
 
 def main(children: int, every: int) -> None:
     """Run mutmut; unlike mutmut alone, change decorated functions as well. every: 3 is every third mutant."""
@@ -120,7 +118,7 @@ class QuickRunner(PytestRunner):
         session = self.session
         assert session is not None
         durations = state().duration_by_test
-        wanted = {test for test in tests if durations[test] < SLOW_SECONDS} or set(tests) or set(durations)
+        wanted = set(tests) or set(durations)
         session.items = [item for item in session.items if item.nodeid in wanted]
         with open("killers", "a+") as file:  # each line a function and a test, as JSON
             file.seek(0)
