@@ -26,12 +26,7 @@ WITHOUT_RACES = "not no_moment and not reads_are_quick and not ten_thousand and 
 
 # The tests that are quick and about a room, as pytest's arguments.
 ROOMS = {
-    "wire": [
-        "tests/test_wire.py",
-        "tests/test_app.py",
-        "tests/test_recorded.py",
-        "--deselect=" + OVER_A_SOCKET,
-    ],
+    "wire": ["tests/test_wire.py", "tests/test_app.py", "tests/test_recorded.py", "-k", WITHOUT_SOCKETS],
     "router": ["tests/test_app.py"],
     "wsgi": ["tests/test_app.py"],
     "http1": ["tests/test_http1.py", "-k", "not tiny_chunks"],
