@@ -644,6 +644,7 @@ def test_the_limits_are_the_same_however_the_bytes_come(sent: Sent, limit: int) 
 TOO_LONG = (414, "A line of the request is too long")
 TOO_LARGE = (431, "The headers are too large")
 MALFORMED = (400, "A header line is malformed")
+NO_REQUEST = (400, "This is not an HTTP request")
 NO_TARGET = (400, "The request's target is neither a path nor an http URL")
 NO_HOST = (400, "The Host header is missing or malformed")
 NO_CODING_HERE = (400, "Transfer-Encoding cannot be used here")
@@ -659,7 +660,9 @@ LONG = b"x" * MAX_HEAD_SIZE
         (head(b"A: " + LONG), TOO_LARGE),
         (b"GET / HTTP/1.1\r\n\n", MALFORMED),
         (head(b"A"), MALFORMED),
-        (b"x\r\n", (400, "This is not an HTTP request")),
+        (b"x\r\n", NO_REQUEST),
+        (b" GET / HTTP/1.1\r\n", NO_REQUEST),
+        (b"GET / HTTP/1.1 \r\n", NO_REQUEST),
         (b"GET / HTTP/2.0\r\n", (400, "This server speaks HTTP/1.1")),
         (b"GET a HTTP/1.1\r\n", NO_TARGET),
         (b"GET ftp://a/ HTTP/1.9\r\n", NO_TARGET),
@@ -840,6 +843,7 @@ def test_the_longest_lines_within_a_body_are_read_and_longer_ones_are_not() -> N
         trailer = b"A:%b\r\n" % (b"b" * (MAX_HEAD_SIZE + excess - 4))
         for data in (line + b"x\r\n0\r\n\r\n", b"1\r\nx\r\n0\r\n" + trailer + b"\r\n"):
             assert unchunk(data) == (None if excess else b"x")
+        assert unchunk(b"0\r\n" + trailer + b"A: b\r\n\r\n") is None
     for count in (MAX_HEADERS, MAX_HEADERS + 1):
         assert unchunk(b"0\r\n" + b"A: b\r\n" * count + b"\r\n") == (b"" if count == MAX_HEADERS else None)
 
