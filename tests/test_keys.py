@@ -18,7 +18,7 @@ import pytest
 
 from projects_wsgi import KeysError, Role
 from projects_wsgi.files import create_held
-from projects_wsgi.keys import Key, add_key, read_keys, revoke_key
+from projects_wsgi.keys import Key, add_key, read_keys, revoke_key, today
 
 from .support.access_lists import DEFAULT_LIST, access_list, set_access_list
 from .support.process import environment, refusal, run, running_server, start_together
@@ -105,6 +105,16 @@ def test_a_key_is_valid_on_its_last_day(monkeypatch: pytest.MonkeyPatch, days: i
     last_day = datetime.date(2026, 12, 31)
     monkeypatch.setattr("projects_wsgi.keys.today", lambda: last_day - datetime.timedelta(days=days))
     assert Key("ci", Role.VIEWER, DIGEST, last_day, last_day).is_expired() is is_expired
+
+
+@pytest.mark.parametrize("zone", ["EAST-14", "WEST+12"])
+def test_a_day_is_one_of_utc_wherever_the_server_is(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        before, day, after = time.gmtime(), today(), time.gmtime()
+    time.tzset()
+    assert before[:3] <= (day.year, day.month, day.day) <= after[:3]
 
 
 def test_a_change_keeps_comments_the_other_keys_and_who_may_read_the_file(keys_file: Path) -> None:
