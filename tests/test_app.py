@@ -745,7 +745,7 @@ def exchanges() -> Iterator[tuple[str, str, dict[str, Any]]]:
 @pytest.mark.parametrize("prefix", ["", "/phoenix"])
 def test_every_answer_keeps_to_pep_3333(projects_app: ProjectsApp, prefix: str) -> None:
     statuses = set()
-    names = set()
+    names: set[str] = set()
     with ExitStack() as stack:
         cases = [(projects_app, exchange) for exchange in exchanges()]
         for error in (StoreFull(), StoreBusy(), StoreUnavailable(), ProjectsError(), KeyError()):
