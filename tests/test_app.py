@@ -141,15 +141,6 @@ def test_a_page_of_large_projects_ends_early_and_loses_none(database: Database) 
         assert found == ["longer than a page", *(f"project {n}" for n in reversed(range(30))), "default"]
 
 
-def test_rows_are_fetched_only_as_far_as_a_page_needs_them(store: Store) -> None:
-    for number in range(50):
-        store.create(f"project {number}", "x" * 1000)
-    # Those with which the page is long enough, and the one after them.
-    assert len(store.list_rows(max_size=2500)) == 4
-    assert len(store.list_rows(max_size=1)) == 2
-    assert len(store.list_rows()) == 51
-
-
 def test_a_limit_beyond_the_largest_page_loses_nothing(store: Store) -> None:
     app = webtest.TestApp(make_app(store, max_page_size=2))
     for name in ("a", "b"):

@@ -41,6 +41,7 @@ Result = TypeVar("Result")
 
 
 def test_a_fresh_store_holds_the_default_project(store: Store) -> None:
+    store.ping()
     assert store.list_rows() == [(1, "default", "Default project")]
     assert store.get(1) == store.get("default")
     assert store.get(1)[:4] == (1, "default", "Default project", "standard")
@@ -98,6 +99,7 @@ def test_an_update_sets_the_description_and_none_leaves_it(store: Store) -> None
 def test_what_does_not_exist_is_not_found(store: Store, key: int | str) -> None:
     for act in (
         lambda: store.get(key),
+        lambda: store.get_row(key),
         lambda: store.update(key, None),
         lambda: store.update(key, "x"),
         lambda: store.delete(key),
@@ -133,9 +135,20 @@ def test_pages_are_ordered_by_descending_id_and_start_at_an_id(store: Store) -> 
     assert [row[0] for row in store.list_rows(start_id=ids[2], limit=2)] == [ids[2], ids[1]]
     store.delete(ids[2])
     assert [row[0] for row in store.list_rows(start_id=ids[2], limit=2)] == [ids[1], ids[0]]
+    assert store.list_rows(start_id=1) == [(1, "default", "Default project")]
     assert store.list_rows(start_id=0) == []
     assert store.list_rows(start_id=-(2**70)) == []
     assert len(store.list_rows(start_id=2**70, limit=2**70)) == 5
+
+
+def test_rows_are_fetched_only_as_far_as_a_page_needs_them(store: Store) -> None:
+    for number in range(50):
+        store.create(f"{number:010}", "x" * 990)
+    # Those with which the page is longer than that, and the one after them.
+    assert len(store.list_rows(max_size=2500)) == 4
+    assert len(store.list_rows(max_size=1000)) == 3
+    assert len(store.list_rows(max_size=999)) == 2
+    assert len(store.list_rows()) == 51
 
 
 def test_a_search_folds_case_and_takes_every_character_as_itself(store: Store) -> None:
@@ -216,13 +229,13 @@ def test_a_name_that_reads_as_an_id_is_refused(store: Store, name: str) -> None:
 
 @pytest.mark.parametrize("text", [5, b"x", ["x"]])
 def test_what_is_no_text_is_refused(store: Store, text: Any) -> None:
-    for act in (
-        lambda: store.create(text),
-        lambda: store.get_or_create(text),
-        lambda: store.create("x", text),
-        lambda: store.update("default", text),
+    for what, act in (
+        ("name", lambda: store.create(text)),
+        ("name", lambda: store.get_or_create(text)),
+        ("description", lambda: store.create("x", text)),
+        ("description", lambda: store.update("default", text)),
     ):
-        with pytest.raises(TypeError, match="must be a str"):
+        with pytest.raises(TypeError, match=f"^a project's {what} must be a str, not "):
             act()
     assert store.list_rows() == [(1, "default", "Default project")]
 

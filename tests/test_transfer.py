@@ -156,7 +156,11 @@ def test_a_store_with_projects_gives_new_ids_in_the_order_of_the_old(
     assert store.get(1).description == ("Default project" if holds_projects else "theirs")
 
 
-def test_names_that_exist_fail_unless_they_are_to_be_skipped_or_updated(store: Store) -> None:
+@pytest.mark.parametrize("at_a_time", [4, 900])
+def test_names_that_exist_fail_unless_they_are_to_be_skipped_or_updated(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    monkeypatch.setattr("projects_wsgi.storage._BATCH_RECORDS", at_a_time)
     for number in range(15):
         store.create(f"name {number}", "ours")
     before = everything(store)
@@ -178,6 +182,7 @@ def test_names_that_exist_fail_unless_they_are_to_be_skipped_or_updated(store: S
     updated = store.get("name 0")
     assert (updated.description, updated.created_at) == ("theirs", times[0])
     assert updated.updated_at >= times[1]
+    assert transfer.import_projects(store, incoming, on_conflict="update")[:3] == (0, 0, 16)
 
 
 def test_one_name_that_exists_keeps_all_others_out(store: Store) -> None:
