@@ -246,6 +246,26 @@ def test_a_page_of_nothing_is_refused(store: Store, limit: int) -> None:
         store.list_rows(limit=limit)
 
 
+def test_a_change_that_others_got_in_the_way_of_is_tried_once_more_as_it_was_asked(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_once(method: str) -> None:
+        """Let a method find nothing done, as when others undo between two steps what they did."""
+        work = getattr(store, method)
+        failures = iter([True])
+        monkeypatch.setattr(
+            store, method, lambda *arguments: None if next(failures, False) else work(*arguments)
+        )
+
+    fail_once("_insert")
+    assert store.create("agent", "first", "experiment")[1:4] == ("agent", "first", "experiment")
+    fail_once("_set_description")
+    assert store.update("agent", "second").description == "second"
+    fail_once("_remove")
+    store.delete("agent")
+    assert names(store) == ["default"]
+
+
 def test_get_or_create_makes_a_project_once(store: Store) -> None:
     made, is_new = store.get_or_create("agent", "first", kind="experiment")
     found, is_new_again = store.get_or_create("agent", "other")

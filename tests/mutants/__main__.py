@@ -33,7 +33,12 @@ ROOMS = {
     "auth": ["tests/test_auth.py"],
     "keys": ["tests/test_keys.py", "tests/test_auth.py"],
     "storage/pool": ["tests/test_pool.py", "tests/promises/test_fork.py", "-k", WITHOUT_RACES],
-    "storage/__init__": ["tests/test_storage.py", "tests/test_transfer.py", "tests/promises/test_host.py"],
+    "storage/__init__": [
+        "tests/test_storage.py",
+        "tests/test_transfer.py",
+        "tests/test_options.py",
+        "tests/promises/test_host.py",
+    ],
 }
 
 CONFIGURATION = """
