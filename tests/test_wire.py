@@ -357,6 +357,7 @@ def test_a_mebibyte_of_anything_is_searched_in_linear_time(token: str) -> None:
         '{"name":"x"}'.encode("utf-16"),
         b'{"name":' + b"[" * 901 + b"]" * 901 + b"}",
         b'{"name":"x","y":' + b'{"a":' * 5_000 + b"1" + b"}" * 5_000 + b"}",
+        b"[" * 901 + b"]" * 901,
         b"[" * 100_000,
         b'{"name":' + b"9" * 5_000 + b"}",
     ],
