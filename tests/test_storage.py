@@ -353,7 +353,7 @@ def test_a_search_for_a_long_text_takes_no_quadratic_time(store: Store) -> None:
     store.create("a" * 500_000)
     began = time.monotonic()
     assert names(store, name_contains="a" * 200_000 + "b") == []
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4  # quadratic, it would be minutes
 
 
 @pytest.mark.parametrize("database", [None, 5, b"projects.db", object()])
