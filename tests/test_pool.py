@@ -288,6 +288,14 @@ def test_waiting_for_a_database_that_answers_at_once_does_not_burn_the_processor
         other.execute("ROLLBACK")
 
 
+def test_a_connection_that_was_given_back_is_lent_again(file_store: SQLiteStore) -> None:
+    connections = []
+    for _ in range(2):
+        with pool.Loan(file_store._writers, 1.0) as session:
+            connections.append(session.connection)
+    assert connections[0] is connections[1]
+
+
 # Closing
 
 
