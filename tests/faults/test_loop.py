@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import random
 import re
@@ -13,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -29,7 +31,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="this asks Linux
 
 MEBIBYTE = 1_048_576
 PROJECTS = 300_000
-MOST_MILLISECONDS = 20
+MOST_MILLISECONDS = 20  # on a machine that is not slower than that of the figures,
+SECONDS_TO_A_MILLION = 0.08  # which counts so fast, with -X dev
 SAMPLES = 500
 ROUNDS = 3
 FOLLOW_SECONDS = 2.0  # as the server has it
@@ -223,12 +226,19 @@ def milliseconds(process: Process, samples: int = SAMPLES) -> float:
     return sorted(seconds)[samples * 99 // 100 - 1] * 1_000
 
 
+@functools.cache
+def slowness() -> float:
+    """Return how much slower this machine is than the one that the figures are for; 1 if it is not."""
+    seconds = min(timeit.repeat("for _ in range(1_000_000): x += 1", "x = 0", time.thread_time, number=1))
+    return max(1.0, seconds / SECONDS_TO_A_MILLION)
+
+
 def is_quick(process: Process) -> bool:
     """Tell whether a request takes no longer than it should; other processes may disturb, so look thrice."""
     for _ in range(ROUNDS):
         measured = milliseconds(process)
-        print(f"99 of 100 requests took at most {measured:.1f} ms")
-        if measured <= MOST_MILLISECONDS:
+        print(f"99 of 100 requests took at most {measured:.1f} ms, here {slowness():.1f} times slower")
+        if measured <= MOST_MILLISECONDS * slowness():
             return True
     return False
 
