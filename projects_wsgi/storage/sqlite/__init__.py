@@ -29,6 +29,8 @@ _MAX_INSTR_LENGTH = 32
 
 _SELECT_ROWS = "SELECT id, name, description FROM projects"
 _SELECT = "SELECT id, name, description, kind, created_at, updated_at FROM projects"
+_SELECT_ROW_BY_ID = f"{_SELECT_ROWS} WHERE id = ?"
+_SELECT_ROW_BY_NAME = f"{_SELECT_ROWS} WHERE name = ?"
 _INSERT = (  # with NULL for a new id
     "INSERT INTO projects (id, name, folded_name, kind, created_at, updated_at, description)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -160,7 +162,7 @@ class SQLiteStore(Store):
         return rows
 
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
-        sql = f"{_SELECT_ROWS} WHERE {_column(key)} = ?"
+        sql = _SELECT_ROW_BY_NAME if isinstance(key, str) else _SELECT_ROW_BY_ID
         row: ProjectRow | None = session.execute(sql, (key,)).fetchone()
         return row
 
