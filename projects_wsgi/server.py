@@ -237,7 +237,7 @@ class Server(LeaderFollowers[Connection]):
             return 0
         if self._service.is_stopping:
             return _LOOK_SECONDS
-        if self._service.access_log:
+        if self._service.access_log:  # lines wait in it
             return _WRITE_SECONDS
         return self._look_seconds if self._connections or not self._is_accepting else None
 

@@ -211,7 +211,7 @@ def test_a_line_is_one_short_printable_line_whatever_comes(head: bytes, user: st
         (b'GET /" 200 0 0.00\n127.0.0.1 - - ', r"GET /\" 200 0 0.00"),
         (b"rubbish \x1b[31m\\\r\n\r\n", r"rubbish \x1b[31m\\"),
         (b"\r\nGET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1"),
-        (b"GET /" + b"x" * 786 + b" HTTP/1.1"[:9] + b"\r\n", "GET /" + "x" * 786 + " HTTP/1.1"),
+        (b"GET /" + b"x" * 786 + b" HTTP/1.1\r\n", "GET /" + "x" * 786 + " HTTP/1.1"),
         (b"GET /" + b"x" * 787 + b" HTTP/1.1\r\n", "GET /" + "x" * 787 + " HTTP..."),
         (b"\x9b" * 60_000, r"\x9b" * 199 + r"\..."),
         (b"", ""),
