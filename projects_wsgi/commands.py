@@ -32,6 +32,7 @@ MEMORY = ":memory:"  # as a database
 KEYS_FILE = "projects.keys"  # what the keys commands take by default
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"  # named as in Phoenix
 _MOST_SECONDS_TO_STOP = 7
+_SWITCH_SECONDS = 0.001  # that a thread which computes keeps a quick request waiting, a few times each
 
 
 class CommandError(Exception):
@@ -98,6 +99,7 @@ def _serve_in_this_process(
         stack.callback(app.store.close)
         # From here on, a signal only ends the sleep, so that shutdown() always follows the start.
         signals.catch_signals()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         log = None if access_log is None else stack.enter_context(contextlib.closing(AccessLog(access_log)))
         try:
             server = Server(
