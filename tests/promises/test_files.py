@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import webtest
 
 from projects_wsgi import SQLiteStore, StoreUnavailable, make_app
+from projects_wsgi.storage.sqlite.file import real_path
 
 from ..support.databases import connect, names
 from ..support.process import refusal
@@ -78,6 +80,29 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="is a folder"):
         SQLiteStore(tmp_path)
+
+
+def test_a_pipe_is_not_a_file(file: Path) -> None:
+    os.mkfifo(file)
+    with pytest.raises(StoreUnavailable, match="it is not a file"):
+        SQLiteStore(file)
+
+
+def test_a_file_that_others_make_at_this_moment_is_a_file(file: Path) -> None:
+    has_ended = threading.Event()
+
+    def make_and_remove() -> None:
+        while not has_ended.is_set():
+            file.touch()
+            file.unlink()
+
+    thread = threading.Thread(target=make_and_remove)
+    thread.start()
+    try:
+        assert {real_path(str(file)) for _ in range(5_000)} == {str(file)}
+    finally:
+        has_ended.set()
+        thread.join()
 
 
 def test_an_empty_path_is_refused() -> None:

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import sqlite3
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -319,9 +320,10 @@ def _misfit(path: str) -> str:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return "its name is too long"
-    if os.path.isdir(path):
-        return "it is a folder; name a file"
-    return "" if os.path.isfile(path) or not os.path.exists(path) else "it is not a file"
+    status = status_of(path)  # one look: a file that others are about to make is none, or a file
+    if status is None or stat.S_ISREG(status.st_mode):
+        return ""
+    return "it is a folder; name a file" if stat.S_ISDIR(status.st_mode) else "it is not a file"
 
 
 @contextlib.contextmanager
