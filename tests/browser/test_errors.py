@@ -133,6 +133,18 @@ def test_a_key_is_asked_for_and_kept_until_one_signs_out(serve: Serve, open_page
     expect(page.get_by_label("Key", exact=True)).to_be_visible()
 
 
+def test_a_wrong_key_is_refused_however_late_a_browser_says_that_the_dialog_was_closed(
+    serve: Serve, open_page: Open
+) -> None:
+    page = open_page(serve("x", admin_secret=SECRET))
+    page.evaluate(
+        "HTMLDialogElement.prototype.remove = function () {"
+        " setTimeout(() => Element.prototype.remove.call(this), 1000) }"
+    )
+    sign_in(page, "wrong")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text("Invalid token")
+
+
 def test_a_key_that_is_revoked_meanwhile_is_asked_for_anew_and_what_was_typed_stays(
     open_page: Open,
 ) -> None:
