@@ -296,6 +296,20 @@ def test_a_connection_that_was_given_back_is_lent_again(file_store: SQLiteStore)
     assert connections[0] is connections[1]
 
 
+def test_a_connection_that_is_renewed_is_closed_and_the_new_one_is_kept(file_store: SQLiteStore) -> None:
+    with pool.Loan(file_store._writers, 1.0) as session:
+        lost = session.connection
+        session.renew()
+        assert session.is_renewed
+        renewed = session.connection
+        assert names(file_store) == ["default"]
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        lost.execute("SELECT 1")
+    with pool.Loan(file_store._writers, 1.0) as session:
+        assert session.connection is renewed
+        assert not session.is_renewed
+
+
 # Closing
 
 
