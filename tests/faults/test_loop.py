@@ -243,6 +243,7 @@ def is_quick(process: Process) -> bool:
     return False
 
 
+@pytest.mark.latency
 def test_2000_idle_connections_cost_little_memory_and_no_thread(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 5_000:
@@ -267,6 +268,7 @@ def test_2000_idle_connections_cost_little_memory_and_no_thread(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.latency
 @pytest.mark.parametrize(
     ("kind", "count"),
     [("search", 1), ("search", 3), ("list", 1), ("read slowly", 10), ("send slowly", 20), ("pipeline", 1)],
@@ -276,6 +278,7 @@ def test_a_quick_request_is_answered_quickly_beside(large: Process, kind: str, c
         assert is_quick(large)
 
 
+@pytest.mark.latency
 @pytest.mark.parametrize(
     ("kind", "count"),
     [("get slowly", 1), ("get slowly", 10), ("get slowly anew", 1), ("get slowly anew", 10)],
@@ -287,6 +290,7 @@ def test_a_quick_request_is_answered_quickly_beside_slow_ones_of_a_host(
         assert is_quick(host)
 
 
+@pytest.mark.latency
 def test_a_quick_request_is_answered_quickly_beside_writers_that_wait(
     process: Process, tmp_path: Path
 ) -> None:

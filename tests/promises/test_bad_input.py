@@ -1,6 +1,6 @@
 """No request, whatever it holds, gets a 5xx or leaves anything half-written.
 
-HYPOTHESIS_EXAMPLES says how many requests each test sends; continuous integration sends 20,000.
+HYPOTHESIS_EXAMPLES says how many requests each test sends; continuous integration sends 10,000.
 """
 
 from __future__ import annotations
