@@ -208,7 +208,7 @@ PACKED = build/projects_wsgi-$(VERSION)
 
 # setuptools makes the wheel, and the metadata of both. Into an sdist it would put the time, the user and the umask.
 build: $(VENV)-dist/.installed ## make the sdist, the wheel and the zipapp in dist/, the same bytes each time
-	@rm -rf build dist && mkdir -p $(PACKED) dist
+	@rm -rf $(PACKED) $(INSTALLED) dist && mkdir -p $(PACKED) dist
 	@cp -R $(SOURCES) $(PACKED) && find $(PACKED) -name __pycache__ -prune -exec rm -r {} +
 	@$(call normalize,$(PACKED))
 	@umask 022 && SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(VENV)-dist/bin/python -m build --quiet \

@@ -420,7 +420,7 @@ def test_what_nobody_reads_is_written_later_and_what_is_too_much_is_counted() ->
         add(log, most + 7)
         began = time.monotonic()
         log.write()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2
         assert len(log) == most
         lines = lines_of(end)
         while log:
@@ -455,7 +455,7 @@ def test_a_log_that_nobody_reads_is_left_when_it_is_closed(monkeypatch: pytest.M
         add(log, 1)
         began = time.monotonic()
         log.close()
-        assert 0.1 <= time.monotonic() - began < 1
+        assert 0.1 <= time.monotonic() - began < 2
         assert len(log) == 1
 
 

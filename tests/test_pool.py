@@ -244,7 +244,7 @@ def test_searches_that_wait_keep_nobody_else_waiting(file: Path) -> None:
                 time.sleep(0.001)
             began = time.monotonic()
             store.get("default")
-            assert time.monotonic() - began < 0.1
+            assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("text", ["no such text", "x" * 40])

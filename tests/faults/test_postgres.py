@@ -96,7 +96,7 @@ def test_others_that_hold_all_connections_cost_a_call_the_busy_timeout(
             for request in (client.get, client.post_json):
                 began = time.monotonic()
                 response = request("/v1/projects", {"name": "agent"}, status=503)
-                assert BUSY_TIMEOUT <= time.monotonic() - began < BUSY_TIMEOUT + 1
+                assert BUSY_TIMEOUT <= time.monotonic() - began < BUSY_TIMEOUT + 2
                 assert response.headers["Retry-After"] == "1"
         assert client.post_json("/v1/projects", {"name": "agent"}).status_int == 200
     finally:

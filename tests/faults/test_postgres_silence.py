@@ -20,7 +20,7 @@ from .proxy import Proxy, running_proxy
 
 BUSY_TIMEOUT = 0.5
 MORE = 1.0  # seconds that the client waits longer than the server
-SLACK = 0.6
+SLACK = 1.5
 
 # Of libpq's, for a connection to be made.
 LEAST_CONNECT_TIMEOUT = 2.0

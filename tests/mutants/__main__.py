@@ -32,7 +32,14 @@ ROOMS = {
     "http1": ["tests/test_http1.py", "-k", "not tiny_chunks"],
     "auth": ["tests/test_auth.py"],
     "keys": ["tests/test_keys.py", "tests/test_auth.py"],
-    "storage/pool": ["tests/test_pool.py", "tests/promises/test_fork.py", "-k", WITHOUT_RACES],
+    "storage/pool": [
+        "tests/test_pool.py",
+        "tests/test_storage.py",
+        "tests/promises/test_busy.py",
+        "tests/promises/test_fork.py",
+        "-k",
+        WITHOUT_RACES,
+    ],
     "storage/__init__": [
         "tests/test_storage.py",
         "tests/test_transfer.py",

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,13 @@ def find_changes(mutant: str) -> list[str]:
     return [line for line in get_diff_for_mutant(mutant).splitlines() if re.match(r"[-+](?![-+])", line)]
 
 
+class TestsByFunction(defaultdict[str, set[str]]):
+    """Has promises judge each function too: what the processes of their tests reach is unknown."""
+
+    def get(self, function: str, default: Any = None) -> Any:
+        return self[function] | {test for test in state().duration_by_test if "/promises/" in test}
+
+
 class QuickRunner(PytestRunner):
     """Collects the tests once for all mutants.
 
@@ -107,7 +114,9 @@ class QuickRunner(PytestRunner):
 
     def run_stats(self, *, tests: Iterable[str]) -> int:
         del os.environ["MUTANT_UNDER_TEST"]  # processes that tests start cannot count for this one
-        return int(super().run_stats(tests=tests))
+        status = int(super().run_stats(tests=tests))
+        state().tests_by_mangled_function_name = TestsByFunction(set, state().tests_by_mangled_function_name)
+        return status
 
     def run_forced_fail(self) -> int:
         return int(super().run_tests(mutant_name=None, tests=[]))

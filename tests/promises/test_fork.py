@@ -403,7 +403,7 @@ with store._readers._lock:  # as if a signal's handler forked while its thread i
         os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 thread.join()
-assert time.monotonic() - began < 1
+assert time.monotonic() - began < 5
 print(store.create("agent").id)
 store.close()
 """
