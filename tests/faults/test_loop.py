@@ -355,12 +355,12 @@ def test_an_idle_server_does_not_wake_up(process: Process) -> None:
         return waits(process, but=process.popen.pid) - before
 
     wait_until(lambda: status(process, "Threads") <= 3, "a thread follows that is not needed")
-    time.sleep(0.3)  # for the watch to fall asleep
+    wait_until(lambda: awakenings(0.2) == 0, "the watch does not fall asleep")
     assert awakenings(1.2) == 0
     with connect(process) as connection:
         assert ask(connection, FIRST)
         wait_until(lambda: status(process, "Threads") <= 3, "a thread follows that is not needed")
-        time.sleep(0.3)
+        wait_until(lambda: awakenings(0.1) <= 1, "the watch does not fall asleep")
         assert awakenings(2.2) <= 4
 
 
