@@ -183,6 +183,7 @@ def test_a_database_out_of_reach_is_told_with_try_again(tmp_path: Path, open_pag
     app = make(["x"], database=file)
     with closing(app.store), serving(app) as url:
         page = open_page(url)
+        expect(page.get_by_role("status")).to_have_text("2 projects shown")
         file.rename(tmp_path / "away")
         page.get_by_label("Search").fill("x")
         expect(page.get_by_role("alert")).to_have_text(
