@@ -56,6 +56,7 @@ def main(children: int, every: int) -> None:
     file_mutation.MutationVisitor._skip_node_and_children = skip_all_but_functions
     file_mutation.function_trampoline_arrangement = arrange_bare
     isolation.PytestRunner = QuickRunner
+    state().tests_by_mangled_function_name = TestsByFunction(set)
     mutmut.__main__._run((), children)
     (path,) = walk_mutatable_files()
     data = SourceFileMutationData(path=path)
@@ -114,9 +115,7 @@ class QuickRunner(PytestRunner):
 
     def run_stats(self, *, tests: Iterable[str]) -> int:
         del os.environ["MUTANT_UNDER_TEST"]  # processes that tests start cannot count for this one
-        status = int(super().run_stats(tests=tests))
-        state().tests_by_mangled_function_name = TestsByFunction(set, state().tests_by_mangled_function_name)
-        return status
+        return int(super().run_stats(tests=tests))
 
     def run_forced_fail(self) -> int:
         return int(super().run_tests(mutant_name=None, tests=[]))
