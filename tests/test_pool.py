@@ -310,6 +310,19 @@ def test_a_connection_that_is_renewed_is_closed_and_the_new_one_is_kept(file_sto
         assert not session.is_renewed
 
 
+def test_a_connection_that_could_not_be_renewed_is_made_by_who_comes_next(
+    file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> NoReturn:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(file_store._writers.driver), "connect", exhausted)
+        with pytest.raises(MemoryError), pool.Loan(file_store._writers, 1.0) as session:
+            session.renew()
+    assert file_store.create("agent").name == "agent"
+
+
 # Closing
 
 
