@@ -54,6 +54,10 @@ def single_writer(store: Store) -> Iterator[None]:
         yield
 
 
+def exhausted(*_: object) -> NoReturn:
+    raise MemoryError
+
+
 def is_idle(store: Store) -> bool:
     """Tell whether nothing of a store is lent and nobody waits."""
     pools = (store._readers, store._writers)
@@ -63,9 +67,6 @@ def is_idle(store: Store) -> bool:
 def test_a_connection_that_no_memory_is_left_to_reset_is_closed_and_locks_nobody_out(
     file: Path, file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(*_: object) -> NoReturn:
-        raise MemoryError
-
     with monkeypatch.context() as patch:
         patch.setattr(Database, "reset", exhausted)
         patch.setattr(file_store, "_set_description", exhausted)
@@ -313,9 +314,6 @@ def test_a_connection_that_is_renewed_is_closed_and_the_new_one_is_kept(file_sto
 def test_a_connection_that_could_not_be_renewed_is_made_by_who_comes_next(
     file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(*_: object) -> NoReturn:
-        raise MemoryError
-
     with monkeypatch.context() as patch:
         patch.setattr(type(file_store._writers.driver), "connect", exhausted)
         with pytest.raises(MemoryError), pool.Loan(file_store._writers, 1.0) as session:
