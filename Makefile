@@ -37,8 +37,8 @@ test-faults: $(VENV)/.faults $(VENV)/.postgres ## kill and overload real process
 	$(BIN)/python -X dev -m pytest -rP -n 3 --dist loadfile -m 'not latency' \
 		tests/test_server.py tests/faults $(ARGS)
 
-test-latency: $(VENV)/.test ## measure how long a quick request takes beside others; nothing else should run
-	$(BIN)/python -X dev -m pytest -rP -m latency tests/faults/test_loop.py $(ARGS)
+test-latency: $(VENV)/.faults $(VENV)/.postgres ## measure how long requests and writes take; nothing else should run
+	$(BIN)/python -X dev -m pytest -rP -m latency tests/faults/test_concurrency.py tests/faults/test_loop.py $(ARGS)
 
 test-clients: $(VENV)-clients/node_modules/.installed
 test-clients: ## run the official Phoenix client; lint the OpenAPI document, make clients from it (needs npm)

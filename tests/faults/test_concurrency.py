@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from projects_wsgi import SQLiteStore, Store
 from projects_wsgi.model import render_global_id
 
@@ -22,7 +24,7 @@ from ..support.process import environment, start_together
 from .worker import CONTESTED, SHARED
 
 SECONDS = 10
-LONGEST_WRITE = 4.0  # seconds
+LONGEST_WRITE = 2.0  # seconds
 
 
 def work(
@@ -72,11 +74,13 @@ def verify(store: Store, results: list[dict[str, Any]], threads: int) -> None:
     assert rows == {}
 
 
+@pytest.mark.latency
 def test_four_processes_of_eight_threads_work_on_one_file(file: Path) -> None:
     SQLiteStore(file).close()
     verify_file(file, work(str(file), 4, 8, file.parent), 32)
 
 
+@pytest.mark.latency
 def test_they_do_without_the_write_ahead_log_too(file: Path) -> None:
     refuse_wal(file)
     SQLiteStore(file).close()
@@ -112,6 +116,7 @@ def gunicorn(cwd: Path, database: str, *options: str) -> Iterator[str]:
     assert process.returncode == 0
 
 
+@pytest.mark.latency
 def test_gunicorns_preloaded_workers_share_one_file(file: Path) -> None:
     with gunicorn(file.parent, file.name, "--preload", "--workers", "2", "--threads", "4") as url:
         results = work(url, 1, 8, file.parent)
