@@ -1065,8 +1065,11 @@ def ask(*paths):
         body = response.read()
         answers.append(response.status)
         assert int(body) != threading.main_thread().ident
+        if path == "/":
+            both_asked.wait()
     client.close()
 
+both_asked = threading.Barrier(2)
 answers = []
 began = time.monotonic()
 with Server("127.0.0.1", 0, slow) as server:
