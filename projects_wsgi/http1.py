@@ -345,7 +345,7 @@ def _render_head(
     second: int,
 ) -> bytes:
     """Return status line and headers for a body of that size. Within a second, many answers have the same."""
-    if not re.fullmatch("[2-5][0-9]{2} .*", status, re.DOTALL):
+    if not re.fullmatch("[2-5][0-9]{2} .*", status):
         raise ValueError(f"{status!r} is not the status of an answer")
     names = [name.lower() for name, _ in headers]
     for name in names:

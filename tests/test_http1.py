@@ -468,6 +468,7 @@ def test_a_host_may_be_missing_in_http_1_0_only() -> None:  # RFC 9112, 3.2
         (b'A: "b", (c) \\', '"b", (c) \\'),
         (b"A: \x80\xa0\xff", "\x80\xa0\xff"),  # obs-text
         (b"A: \xc2\x85", "\xc2\x85"),
+        (b"A: X \tX", "X \tX"),
     ],
 )
 def test_the_value_of_a_header_is_what_stands_between_the_blanks(line: bytes, value: str) -> None:
@@ -588,6 +589,27 @@ def test_what_is_remembered_of_one_request_is_not_changed_by_another() -> None:
     base = {"BASE": "x"}
     assert parse_head(data, base)[0] == {**expected, **base}
     assert base == {"BASE": "x"}
+
+
+def test_long_headers_are_not_remembered_for_they_would_fill_memory() -> None:
+    http1._parse_headers.cache_clear()
+    for size in (4_096, 4_097, 60_000):
+        start = b"Host: x\r\nA: "
+        parse(head(start + b"b" * (size - len(start) - 2)))
+        assert http1._parse_headers.cache_info().currsize == 1
+
+
+@pytest.mark.parametrize(
+    ("begin", "line"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"GET / HTTP/1.1"),
+        (b"\r\nXGET / HTTP/1.X\r\n", b"XGET / HTTP/1.X"),
+        (b"GET / HT", b"GET / HT"),
+        (b"\r\n", b""),
+    ],
+)
+def test_the_request_line_is_known_as_far_as_it_has_come(begin: bytes, line: bytes) -> None:
+    assert http1.request_line(begin) == line
 
 
 # Limits
@@ -803,6 +825,7 @@ def test_the_line_of_a_chunk_is_read_strictly(line: bytes) -> None:
     [
         (b"a\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
         (b"0A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
+        (b"1a\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\n\r\n", b"abcdefghijklmnopqrstuvwxyz"),
         (b"2\r\n\r\n\r\n2\r\n0\r\r\n0\r\n\r\n", b"\r\n0\r"),
         (b"0\r\n\r\n", b""),
         (b"0\r\nA: b\r\nA:\r\n_: c\r\n\r\n", b""),
@@ -846,6 +869,20 @@ def test_the_longest_lines_within_a_body_are_read_and_longer_ones_are_not() -> N
         assert unchunk(b"0\r\n" + trailer + b"A: b\r\n\r\n") is None
     for count in (MAX_HEADERS, MAX_HEADERS + 1):
         assert unchunk(b"0\r\n" + b"A: b\r\n" * count + b"\r\n") == (b"" if count == MAX_HEADERS else None)
+
+
+@pytest.mark.parametrize("begin", [b"", b"5\r\nabcde", b"0\r\n", b"0\r\nA: "])
+def test_a_line_within_a_body_that_never_ends_is_not_received_without_end(begin: bytes) -> None:
+    body, events = body_of([b"Transfer-Encoding: chunked"], begin, *[b"0" * 1_000] * 1_000)
+    with pytest.raises(BodyError, match="^a line is malformed or too long$"):
+        body.readall()
+    assert len(events) <= 66
+
+
+def test_a_line_may_come_in_pieces_after_much_of_the_body() -> None:
+    chunk = b"ea60\r\n" + b"x" * 60_000
+    body, _ = body_of([b"Transfer-Encoding: chunked"], chunk + b"\r\n" + b"0", b"\r", b"\n\r\n")
+    assert body.readall() == b"x" * 60_000
 
 
 # Bodies
@@ -1204,6 +1241,19 @@ def test_what_cannot_be_sent_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         render_answer(status, headers_, b"abcde")
+
+
+def test_an_answer_has_its_length_its_date_its_server_and_leaves_the_connection_open() -> None:
+    names = dict(receive(render_answer("200 OK", [], b"abcde")).headers)
+    assert list(names) == ["Content-Length", "Date", "Server"]
+
+
+def test_the_date_of_an_answer_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    dates = []
+    for second in (0, 1_760_000_000):
+        monkeypatch.setattr(time, "time", lambda now=second: now + 0.9)
+        dates.append(dict(receive(render_answer("200 OK", [], b"")).headers)["Date"])
+    assert dates == ["Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 09 Oct 2025 08:53:20 GMT"]
 
 
 def test_the_date_is_now() -> None:

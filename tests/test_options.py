@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from projects_wsgi import StoreUnavailable
 from projects_wsgi.options import (
     ALLOWED_HOSTS,
     ALLOWED_ORIGINS,
@@ -153,7 +155,11 @@ def test_any_other_text_is_refused(option: Option, expected: str, texts: list[st
     ("database", "options", "error"),
     [
         ("postgresql://nowhere.invalid/x", {"max_database_size": 100_000}, "max_database_size is .* SQLite"),
-        ("postgresql://nowhere.invalid/x", {"synchronous": "NORMAL"}, "synchronous is .* SQLite alone"),
+        (
+            "postgresql://nowhere.invalid/x",
+            {"synchronous": "NORMAL"},
+            "^synchronous is an option of SQLite alone$",
+        ),
         ("projects.db", {"schema": "mine"}, "schema is an option of PostgreSQL alone"),
         (":memory:", {"max_connections": 3}, "max_connections is an option of PostgreSQL alone"),
     ],
@@ -170,6 +176,22 @@ def test_an_option_of_one_engine_is_refused_by_the_other(
 def test_both_engines_have_the_options_of_neither_at_their_defaults() -> None:
     with closing(open_store(":memory:", schema=None, max_connections=10)) as store:
         assert store.get("default").id == 1
+
+
+@pytest.mark.parametrize("database", ["mysql://me@127.0.0.1/x", "password=secret dbname=x", "postgres:x"])
+def test_a_url_of_no_engine_is_refused_and_not_shown(database: str) -> None:
+    text = "the URL of a database must begin with postgresql:// or postgres://"
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        open_store(database)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_a_url_of_postgresql_needs_a_driver_whatever_its_options(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreUnavailable, match="^PostgreSQL needs psycopg 3.2 or later"):
+        open_store(f"{scheme}://127.0.0.1/x", schema="mine", max_connections=3)
 
 
 def test_a_missing_driver_is_told_with_the_command_that_installs_it(tmp_path: Path) -> None:

@@ -287,6 +287,37 @@ def test_progress_is_told_while_projects_are_read_and_while_they_come_in(store: 
     assert told == [(1_000, None), (2_000, None), (900, 2_500), (1_800, 2_500), (2_500, 2_500)]
 
 
+def test_progress_counts_what_is_made_updated_and_skipped(store: Store) -> None:
+    told: list[tuple[int, int | None]] = []
+    store.create("ours", "old")
+    store.create("same", "same")
+    incoming = [project(5, "ours", "new"), project(6, "same", "same"), project(7, "theirs")]
+    report = transfer.import_projects(
+        store, incoming, on_conflict="update", progress=lambda done, total: told.append((done, total))
+    )
+    assert report[:3] == (1, 1, 1)
+    assert told == [(3, 3)]
+
+
+def test_projects_come_in_by_the_million_characters(store: Store) -> None:
+    told: list[int] = []
+    # As many characters as a project counts for, 50 of them for what is no text.
+    sizes = [500_000, 499_999, 60, 500_000, 500_000, 999_999, 60, 60]
+    projects = [project(number, str(number), "x" * (size - 51)) for number, size in zip(range(2, 10), sizes)]
+    transfer.import_projects(
+        store, projects, progress=lambda done, total: told.append(done) if total else None
+    )
+    assert told == [3, 5, 7, 8]
+
+
+def test_while_a_dry_run_goes_on_others_write(shared_store: Store) -> None:
+    def create(done: int, total: int | None) -> None:
+        shared_store.create(f"meanwhile {done}")
+
+    transfer.import_projects(shared_store, [project(5, "b")], dry_run=True, progress=create)
+    assert [name for _, name, _ in everything(shared_store)] == ["default", "meanwhile 1"]
+
+
 def test_an_error_in_the_middle_leaves_the_store_as_it_was_and_usable(store: Store) -> None:
     def fail(done: int, total: int | None) -> None:
         if total is not None:
@@ -320,9 +351,11 @@ def test_a_trigger_that_forbids_one_change_undoes_all(
             "forbids", f"BEFORE {event} ON projects", f"IF {condition} THEN {action}; END IF"
         )
     incoming = [project(9_000, "mine", "theirs"), *(project(it, str(it)) for it in range(2, 2_002))]
-    with pytest.raises(ChangeForbidden):
-        transfer.import_projects(shared_store, incoming, on_conflict="update")
-    assert everything(shared_store) == before
+    reason = "^something in the database kept a project from coming in$" if way == "ignore" else None
+    for projects in (incoming, incoming[:1] if event == "UPDATE" else incoming[-10:]):
+        with pytest.raises(ChangeForbidden, match=reason):
+            transfer.import_projects(shared_store, projects, on_conflict="update")
+        assert everything(shared_store) == before
 
 
 @pytest.mark.parametrize("is_fresh", [True, False])
