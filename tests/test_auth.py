@@ -23,6 +23,7 @@ from openapi_spec_validator import validate
 
 from projects_wsgi import KeysError, ProjectKind, ProjectsApp, keys, make_app
 from projects_wsgi.testing import live_server
+from projects_wsgi.wsgi import USER
 
 from .conftest import PrefixedApp
 from .promises.test_bad_input import call, environs
@@ -467,6 +468,14 @@ def test_an_authentication_that_fails_lets_nobody_in_and_is_logged(
         response = webtest.TestApp(app).get(COLLECTION, status=500)
         assert response.text == "Internal Server Error"
     assert "an unforeseen error at 'GET /v1/projects" in caplog.text
+
+
+def test_the_name_of_the_key_is_told_to_whoever_stands_around(keys_file: Path) -> None:
+    ring = keys.KeyRing(keys_file, SECRET)
+    for key, name, role in ((KEYS["member"], "member", "member"), (SECRET, "admin-secret", "admin")):
+        environ = {"HTTP_AUTHORIZATION": f"Bearer {key}"}
+        assert ring(environ).value == role
+        assert environ[USER] == name
 
 
 def test_keys_and_a_hosts_own_way_exclude_each_other(keys_file: Path) -> None:

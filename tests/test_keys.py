@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import errno
 import hashlib
+import locale
 import os
 import re
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def keys_file(tmp_path: Path) -> Path:
 
 def test_a_file_holds_names_roles_digests_and_days_among_comments(keys_file: Path) -> None:
     boss = f"\tthe.boss@home-1  admin\t{OTHER} 2026-01-02 2026-12-31"
-    keys_file.write_text(f"# a comment\n\n  \nci member {DIGEST} 2026-01-02\n{boss}\n")
+    keys_file.write_text(f"# a comment\n\n  \n\t# another\nci member {DIGEST} 2026-01-02\n{boss}\n")
     first, second = read_keys(keys_file)
     assert first == ("ci", Role.MEMBER, DIGEST, datetime.date(2026, 1, 2), None)
     assert (second.name, second.expires) == ("the.boss@home-1", datetime.date(2026, 12, 31))
@@ -53,7 +55,7 @@ def test_a_file_holds_names_roles_digests_and_days_among_comments(keys_file: Pat
         (f"ci member {DIGEST.upper()} 2026-01-02", "a key is"),
         (f"ci member {DIGEST[:-1]} 2026-01-02", "a key is"),
         (f"ci member {DIGEST} 2026-02-30", "'2026-02-30' is not a date"),
-        (f"ci member {DIGEST} 20260102", "is not a date"),
+        (f"ci member {DIGEST} 20260102", "'20260102' is not a date like 2026-12-31"),
         (f"ci member {DIGEST} 2026-01-02 never", "'never' is not a date"),
         (f"good member {OTHER} 2026-01-02", "an earlier line has the same name or key"),
         (f"ci member {'a' * 64} 2026-01-02", "an earlier line has the same name or key"),
@@ -61,10 +63,25 @@ def test_a_file_holds_names_roles_digests_and_days_among_comments(keys_file: Pat
 )
 def test_a_malformed_line_is_refused_with_its_number(keys_file: Path, line: str, reason: str) -> None:
     keys_file.write_text(f"# the first\ngood viewer {'a' * 64} 2026-01-02\n{line}\n")
-    with pytest.raises(KeysError, match="is malformed in line 3: ") as caught:
+    start = f"the keys file {keys_file} is malformed in line 3: {reason}"
+    with pytest.raises(KeysError, match=f"^{re.escape(start)}"):
         read_keys(keys_file)
-    assert reason in str(caught.value)
-    assert str(keys_file) in str(caught.value)
+
+
+def test_a_file_that_the_system_does_not_open_is_refused_with_its_reason(
+    keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys_file.symlink_to(keys_file)
+    loop = os.strerror(errno.ELOOP)
+    with pytest.raises(KeysError, match=f"^cannot read the keys file {re.escape(str(keys_file))}: {loop}$"):
+        read_keys(keys_file)
+    folder = keys_file.with_name("gone")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    text = "cannot find the keys file x.keys: the working folder was removed; give an absolute path"
+    with pytest.raises(KeysError, match=f"^{text}$"):
+        add_key("x.keys", "ci", Role.VIEWER)
 
 
 def test_what_is_no_text_is_refused(keys_file: Path) -> None:
@@ -188,7 +205,7 @@ def test_what_is_reported_as_changed_is_on_the_disk_with_its_name(
 
     def note(descriptor: int) -> None:
         fsync(descriptor)
-        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        is_folder = os.path.samestat(os.fstat(descriptor), keys_file.parent.stat())
         synced.append((is_folder, keys_file.exists() and "ci" in keys_file.read_text()))
 
     monkeypatch.setattr(os, "fsync", note)
@@ -252,6 +269,18 @@ def test_what_a_refused_change_removes_is_its_own(keys_file: Path, monkeypatch: 
     assert removed == [f"{keys_file}.unfinished"]
 
 
+def test_a_change_is_refused_for_its_own_reason_even_if_what_it_made_is_gone(
+    keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove_first(lines: object, path: str) -> list[Key]:
+        os.unlink(f"{path}.unfinished")
+        return []
+
+    monkeypatch.setattr("projects_wsgi.keys._parse", remove_first)
+    with pytest.raises(KeysError, match="there is no key named nobody"):
+        revoke_key(keys_file, "nobody")
+
+
 ADD = """
 import sys
 from projects_wsgi import Role
@@ -293,6 +322,20 @@ def test_while_another_process_changes_the_file_nobody_else_does(
         assert keys_file.with_name("projects.keys.unfinished").exists()
         add_key(keys_file, "ci", Role.VIEWER)
     assert [path.name for path in keys_file.parent.iterdir()] == ["projects.keys"]
+
+
+def test_a_change_waits_for_another_that_ends_soon(keys_file: Path) -> None:
+    other = create_held(f"{keys_file}.unfinished")
+
+    def end() -> None:
+        os.unlink(f"{keys_file}.unfinished")
+        os.close(other)
+
+    timer = threading.Timer(0.2, end)
+    timer.start()
+    add_key(keys_file, "ci", Role.VIEWER)
+    timer.join()
+    assert [key.name for key in read_keys(keys_file)] == ["ci"]
 
 
 def test_an_access_list_is_kept(keys_file: Path) -> None:
@@ -360,6 +403,14 @@ def test_a_key_that_is_past_its_day_is_listed_so(tmp_path: Path) -> None:
 
 def test_a_file_is_utf_8_whatever_the_locale_says(tmp_path: Path, keys_file: Path) -> None:
     comment = "# Schlüssel, 鍵\n"
+    keys_file.write_text(comment, encoding="utf-8")
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    try:
+        add_key(keys_file, "ci", Role.VIEWER)
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    assert keys_file.read_text(encoding="utf-8").startswith(comment)
     keys_file.write_text(comment, encoding="utf-8")
     ascii_alone = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     assert run("keys", "add", "ci", "--role", "viewer", cwd=tmp_path, **ascii_alone).returncode == 0
