@@ -192,22 +192,22 @@ def _parse_json(text: str) -> Any:
             is_array = text[end] == "]"
             message = "Expecting value" if is_array else "Expecting property name enclosed in double quotes"
     except OverflowError as error:
-        number = re.compile(r"(?<![0-9.eE+-])" + re.escape(str(error)))
+        number = re.compile(r"(?<![0-9.])" + re.escape(str(error)))
         message, end = "Expecting a finite number", next(number.finditer(_blank_strings(text))).start()
     except (RecursionError, ValueError):
         raise _parsing_error() from None
     # Python 3.12 and later decode deeper than others: what is too deep for one is too deep for all.
-    if _is_too_deep(text, end):
+    if _is_too_deep(text[:end]):
         raise _parsing_error()
     if message:
         raise _validation_error([_error("json_invalid", ["body", end], {}, error=message)])
     return value
 
 
-def _is_too_deep(text: str, end: int) -> bool:
-    if text.count("[", 0, end) + text.count("{", 0, end) <= MAX_NESTING:
+def _is_too_deep(text: str) -> bool:
+    if text.count("[") + text.count("{") <= MAX_NESTING:
         return False
-    brackets = re.findall(r"[][{}]", _blank_strings(text[:end]))
+    brackets = re.findall(r"[][{}]", _blank_strings(text))
     depths = accumulate(1 if bracket in "[{" else -1 for bracket in brackets)
     return max(depths, default=0) > MAX_NESTING
 

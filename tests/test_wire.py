@@ -373,11 +373,30 @@ def test_deep_but_not_too_deep_is_decoded() -> None:
     assert (status, answer["detail"][0]["type"]) == (422, "string_type")
 
 
+@pytest.mark.parametrize("pair", [("[", "]"), ('{"a":', "}"), ('{"[{":1,"a":[', "]}")])
+@pytest.mark.parametrize("siblings", ["", "[],[{}]," * 300])
+def test_900_levels_are_decoded_and_one_more_is_400(pair: tuple[str, str], siblings: str) -> None:
+    opening, closing = pair
+    count, rest = divmod(899, len(closing))  # within the list of all
+    deep = "[" * rest + opening * count + "1" + closing * count + "]" * rest
+    assert refusal(f"[{siblings}{deep}]".encode())[0] == 422
+    assert refusal(f"[{siblings}[{deep}]]".encode())[0] == 400
+
+
 def test_brackets_in_strings_and_side_by_side_are_not_deep() -> None:
     brackets = '[{\\"' * 2_000
     siblings = ",".join(["[]"] * 2_000)
     body = f'{{"name":"x","description":"{brackets}","z":[{siblings}]}}'
     assert wire.parse_create(body.encode(), wire.JSON) == ("x", '[{"' * 2_000)
+    for body, position in (('"' + "[" * 2_000, 0), (f'{{"name":"{"[" * 2_000}",}}', 2_011)):
+        status, answer = refusal(body.encode())
+        assert (status, answer["detail"][0]["loc"]) == (422, ["body", position])
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_no_answer_holds_a_number_that_json_lacks(number: str) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        wire.render_json({"x": [float(number)]})
 
 
 def test_a_stack_that_is_almost_used_up_is_an_unreadable_body() -> None:
