@@ -481,8 +481,10 @@ else:
 del session
 if is_child:
     gc.collect()
+    description = store.get("default").description  # over a connection of its own
+    gc.collect()
     is_left = os.path.exists("projects.db-journal")
-    os._exit(0 if is_left and store.get("default").description == "Default project" else 1)
+    os._exit(0 if is_left and description == "Default project" else 1)
 assert statuses == [0], statuses
 print(store.get("default").description)
 store.close()
