@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import signal
 import sqlite3
@@ -103,6 +104,7 @@ def test_who_is_broken_off_while_waiting_keeps_nobody_from_writing(
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             with pytest.raises(error):
                 store.create("interrupted")
+            assert not store._writers._waiting
             may_end.set()
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -219,6 +221,27 @@ def test_another_reader_is_lent_when_the_last_has_been_out_for_a_turn(file_store
         assert time.monotonic() - began >= 0.004
 
 
+def test_who_comes_after_a_turn_queues_behind_those_who_wait_for_its_end(
+    file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Database, "turn", 0.2)
+    monkeypatch.setattr(pool, "_LOOK_SECONDS", 10.0)  # so that they wait for the reader to end
+    order: list[str] = []
+
+    def read(name: str) -> None:
+        with file_store._reading():
+            order.append(name)
+
+    with ExitStack() as stack, file_store._reading():
+        for number, name in enumerate(("the first", "the second"), 1):
+            stack.enter_context(running(functools.partial(read, name)))
+            while len(file_store._readers._waiting) < number:
+                time.sleep(0.001)
+            time.sleep(0.3)  # the turn is over
+        assert order == []
+    assert order == ["the first", "the second"]
+
+
 def test_searches_leave_most_readers_to_others(file: Path) -> None:
     with closing(SQLiteStore(file, busy_timeout=0.2)) as store, ExitStack() as held:
         for _ in range(5):
@@ -289,6 +312,42 @@ def test_waiting_for_a_database_that_answers_at_once_does_not_burn_the_processor
         other.execute("ROLLBACK")
 
 
+def test_a_statement_that_fails_is_executed_again_until_the_deadline_if_the_driver_says_so(
+    file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def may_retry(driver: object, session: pool.Session, sql: str, error: Exception) -> bool:
+        asked.append((session, sql, str(error)))
+        return True
+
+    monkeypatch.setattr(Database, "may_retry", may_retry)
+    with pool.Loan(file_store._readers, 0.2) as session:
+        began = time.monotonic()
+        with pytest.raises(sqlite3.OperationalError):
+            session.execute("NOTHING")
+        assert time.monotonic() - began >= 0.1
+    assert len(asked) > 1
+    assert set(asked) == {(session, "NOTHING", 'near "NOTHING": syntax error')}
+
+
+def test_only_a_block_that_failed_is_undone(file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    undone = []
+    reset = Database.reset
+
+    def note(driver: Database, connection: sqlite3.Connection) -> None:
+        undone.append(connection)
+        reset(driver, connection)
+
+    monkeypatch.setattr(Database, "reset", note)
+    file_store.create("agent")
+    assert names(file_store) == ["agent", "default"]
+    assert undone == []
+    with pytest.raises(ZeroDivisionError), file_store._writing() as session:
+        raise ZeroDivisionError
+    assert undone == [session.connection]
+
+
 def test_a_connection_that_was_given_back_is_lent_again(file_store: SQLiteStore) -> None:
     connections = []
     for _ in range(2):
@@ -328,7 +387,7 @@ def test_who_waits_for_a_store_that_is_closed_is_told_at_once(store: Store) -> N
     errors: list[BaseException] = []
 
     def wait() -> None:
-        with pytest.raises(StoreUnavailable, match="closed") as caught:
+        with pytest.raises(StoreUnavailable, match="^the store is closed$") as caught:
             store.create("agent")
         errors.append(caught.value)
 

@@ -91,7 +91,7 @@ class Loan(Session):
         self.is_renewed = False
         self.thread = threading.get_ident()
         self.mark = weakref.ref(self)
-        self.place = -1  # of its connection in the pool; -1: it has none
+        self.place = 0  # of its connection in the pool, when it has one
         self.ready: Any = None  # while it waits: a lock, released when it has a connection
 
     def __enter__(self) -> Loan:
@@ -206,7 +206,6 @@ class Pool:
             if self._holders.setdefault(place, loan.mark) is loan.mark:
                 self._turn_ends = now + self.driver.turn
                 return True
-        loan.place = -1
         return self._is_closed
 
     def _hand_over(self) -> None:

@@ -108,6 +108,18 @@ def test_a_file_that_is_locked_at_the_start_is_waited_for_then_reported(file: Pa
     SQLiteStore(file).close()
 
 
+def test_a_file_that_is_locked_when_a_connection_is_opened_is_waited_for_then_reported(file: Path) -> None:
+    with closing(SQLiteStore(file, busy_timeout=0.2)) as store:
+        with connect(file) as other:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            began = time.monotonic()
+            with pytest.raises(StoreBusy, match="others have locked the database"):
+                store.get("default")
+            assert time.monotonic() - began >= 0.2
+        assert names(store) == ["default"]
+
+
 @pytest.mark.parametrize("seconds", [0, -1, 25.1, float("nan"), float("inf")])
 def test_a_timeout_that_clients_would_not_outwait_is_refused(file: Path, seconds: float) -> None:
     for make in (SQLiteStore, make_app):
