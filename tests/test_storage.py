@@ -590,6 +590,15 @@ def test_default_pages_and_searches_use_the_partial_index(file: Path, file_store
         assert len(statements) == 2
 
 
+def test_the_largest_id_of_all_is_one_like_others(file: Path, file_store: SQLiteStore) -> None:
+    file_store.create("last")
+    with connect(file) as connection:
+        connection.execute("UPDATE projects SET id = 9223372036854775807 WHERE name = 'last'")
+    assert file_store.get(2**63 - 1).name == "last"
+    assert names(file_store) == ["last", "default"]
+    assert file_store.list_rows(start_id=2**63 - 1, limit=1) == [(2**63 - 1, "last", None)]
+
+
 def test_the_times_of_making_and_changing_are_kept(file: Path, file_store: SQLiteStore) -> None:
     sql = "SELECT created_at, updated_at FROM projects WHERE name = 'agent'"
     file_store.create("agent")

@@ -391,6 +391,8 @@ def test_brackets_in_strings_and_side_by_side_are_not_deep() -> None:
     for body, position in (('"' + "[" * 2_000, 0), (f'{{"name":"{"[" * 2_000}",}}', 2_011)):
         status, answer = refusal(body.encode())
         assert (status, answer["detail"][0]["loc"]) == (422, ["body", position])
+    status, answer = refusal(b'"' + b"[" * 2_000 + b'"')
+    assert (status, answer["detail"][0]["type"]) == (422, "model_attributes_type")
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
