@@ -112,6 +112,31 @@ def test_who_is_broken_off_while_waiting_keeps_nobody_from_writing(
     assert is_idle(store)
 
 
+@pytest.mark.parametrize("is_still_queued", [True, False])
+def test_who_was_given_a_connection_by_somebody_broken_off_before_telling_has_it(
+    file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, is_still_queued: bool
+) -> None:
+    monkeypatch.setattr(Database, "turn", 60.0)  # so that nobody else is given one meanwhile
+    readers = file_store._readers
+    still_waiting: list[pool.Loan] = []
+
+    def read() -> None:
+        with file_store._reading() as session:
+            session.execute("SELECT 1")
+            still_waiting.extend(readers._waiting)
+
+    with file_store._reading(), running(read):
+        while not readers._waiting:
+            time.sleep(0.001)
+        with readers._lock:
+            readers._turn_ends = 0.0
+            assert readers._lend(readers._waiting[0])
+            if not is_still_queued:
+                readers._waiting.popleft()
+    assert still_waiting == []
+    assert is_idle(file_store)
+
+
 @pytest.mark.skipif(
     sys.version_info < (3, 10), reason="Python 3.9 may leave a with block without releasing its lock"
 )

@@ -79,10 +79,15 @@ def find_changes(mutant: str) -> list[str]:
 
 
 class TestsByFunction(defaultdict[str, set[str]]):
-    """Has promises judge each function too: what the processes of their tests reach is unknown."""
+    """Has those tests judge each function too whose processes may reach it.
+
+    They are promises, and tests that reach nothing in their own process.
+    """
 
     def get(self, function: str, default: Any = None) -> Any:
-        return self[function] | {test for test in state().duration_by_test if "/promises/" in test}
+        reaching = set().union(*self.values())
+        tests = state().duration_by_test
+        return self[function] | {test for test in tests if "/promises/" in test or test not in reaching}
 
 
 class QuickRunner(PytestRunner):
