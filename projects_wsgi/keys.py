@@ -206,14 +206,14 @@ def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
     try:
         path = os.path.realpath(_absolute(path))
         new = f"{path}.unfinished"
-        with open(_open_new(new), "w", encoding="utf-8", newline="") as file:
+        with open(_open_new(new), "wb") as file:
             try:
                 lines = []
                 if os.path.exists(path):
                     copy_permissions(path, file.fileno(), must_keep_owner=True)  # servers go on reading it
                     lines = _read_lines(path)
                 yield lines
-                file.writelines(f"{line}\n" for line in lines)
+                file.write("".join(f"{line}\n" for line in lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
                 if os.name == "nt":  # Windows renames no file that is open
