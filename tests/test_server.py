@@ -1069,7 +1069,6 @@ def ask(*paths):
             both_asked.wait()
     client.close()
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have their background jobs ignore it
 both_asked = threading.Barrier(2)
 answers = []
 began = time.monotonic()
@@ -1347,7 +1346,6 @@ CLOSED_WITHOUT_WATCH = """
 import signal, socket, threading, time
 from projects_wsgi import server
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have their background jobs ignore it
 server.GRACE_SECONDS = 0.1
 
 def slow(environ, start_response):
