@@ -59,6 +59,12 @@ def exhausted(*_: object) -> NoReturn:
     raise MemoryError
 
 
+def wait_for_queue(lender: pool.Pool, length: int) -> None:
+    """Wait until so many wait for a connection."""
+    while len(lender._waiting) < length:
+        time.sleep(0.001)
+
+
 def is_idle(store: Store) -> bool:
     """Tell whether nothing of a store is lent and nobody waits."""
     pools = (store._readers, store._writers)
@@ -126,8 +132,7 @@ def test_who_was_given_a_connection_by_somebody_broken_off_before_telling_has_it
             still_waiting.extend(readers._waiting)
 
     with file_store._reading(), running(read):
-        while not readers._waiting:
-            time.sleep(0.001)
+        wait_for_queue(readers, 1)
         with readers._lock:
             readers._turn_ends = 0.0
             assert readers._lend(readers._waiting[0])
@@ -215,10 +220,9 @@ def test_those_who_wait_are_served_in_the_order_in_which_they_came(store: Store)
     with single_writer(store):
         with store._writing() as session:
             store._begin(session, 0)
-            for number, thread in enumerate(threads):
+            for number, thread in enumerate(threads, 1):
                 thread.start()
-                while len(store._writers._waiting) <= number:
-                    time.sleep(0.001)
+                wait_for_queue(store._writers, number)
         for thread in threads:
             thread.join()
     assert order == list(range(8))
@@ -260,8 +264,7 @@ def test_who_comes_after_a_turn_queues_behind_those_who_wait_for_its_end(
     with ExitStack() as stack, file_store._reading():
         for number, name in enumerate(("the first", "the second"), 1):
             stack.enter_context(running(functools.partial(read, name)))
-            while len(file_store._readers._waiting) < number:
-                time.sleep(0.001)
+            wait_for_queue(file_store._readers, number)
             time.sleep(0.3)  # the turn is over
         assert order == []
     assert order == ["the first", "the second"]
@@ -289,8 +292,7 @@ def test_searches_that_wait_keep_nobody_else_waiting(file: Path) -> None:
                 held.enter_context(pool.Loan(store._searchers, 1.0))
             stack.enter_context(running(*[search] * 8))
             stack.callback(held.close)
-            while len(store._searchers._waiting) < 8:
-                time.sleep(0.001)
+            wait_for_queue(store._searchers, 8)
             began = time.monotonic()
             store.get("default")
             assert time.monotonic() - began < 1
@@ -418,8 +420,7 @@ def test_who_waits_for_a_store_that_is_closed_is_told_at_once(store: Store) -> N
 
     with single_writer(store), store._writing() as session, running(wait):
         store._begin(session, 0)
-        while not store._writers._waiting:
-            time.sleep(0.001)
+        wait_for_queue(store._writers, 1)
         store.close()
     assert len(errors) == 1
 
