@@ -247,7 +247,7 @@ def _open_new(path: str) -> int:
 def _digest(key: str) -> str:
     import hashlib
 
-    return hashlib.sha256(key.encode("ascii")).hexdigest()
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

@@ -380,8 +380,9 @@ def test_the_table_of_options_is_the_codes() -> None:
     assert render_table() in TEXT
 
 
-def test_every_guarantee_has_a_test_and_every_file_of_faults_a_guarantee() -> None:
+def test_every_guarantee_has_a_test_of_its_own_and_every_file_of_faults_a_guarantee() -> None:
     named = [proof.strip("`") for _, proof in rows("promise")]
+    assert len(set(named)) == len(named)
     for path in named:
         assert (ROOT / path).is_file(), path
     files = (ROOT / "tests" / "faults").glob("test_*.py")
