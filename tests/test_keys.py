@@ -324,16 +324,19 @@ def test_while_another_process_changes_the_file_nobody_else_does(
     assert [path.name for path in keys_file.parent.iterdir()] == ["projects.keys"]
 
 
-def test_a_change_waits_for_another_that_ends_soon(keys_file: Path) -> None:
+def test_a_change_waits_for_another_until_that_ends(keys_file: Path) -> None:
     other = create_held(f"{keys_file}.unfinished")
+    ended = []
 
     def end() -> None:
+        ended.append(time.monotonic())
         os.unlink(f"{keys_file}.unfinished")
         os.close(other)
 
     timer = threading.Timer(0.2, end)
     timer.start()
     add_key(keys_file, "ci", Role.VIEWER)
+    assert time.monotonic() - ended[0] < 0.7
     timer.join()
     assert [key.name for key in read_keys(keys_file)] == ["ci"]
 
