@@ -171,6 +171,7 @@ def _parse_float(text: str) -> float:
     return value
 
 
+_NUMBER = re.compile(r"-?(?:Infinity|NaN|[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)")
 _decode_json = json.JSONDecoder(parse_float=_parse_float, parse_constant=_parse_float).decode
 
 
@@ -192,8 +193,8 @@ def _parse_json(text: str) -> Any:
             is_array = text[end] == "]"
             message = "Expecting value" if is_array else "Expecting property name enclosed in double quotes"
     except OverflowError as error:
-        number = re.compile(r"(?<![0-9.])" + re.escape(str(error)))
-        message, end = "Expecting a finite number", next(number.finditer(_blank_strings(text))).start()
+        numbers = _NUMBER.finditer(_blank_strings(text))
+        message, end = "Expecting a finite number", next(it.start() for it in numbers if it[0] == str(error))
     except (RecursionError, ValueError):
         raise _parsing_error() from None
     # Python 3.12 and later decode deeper than others: what is too deep for one is too deep for all.

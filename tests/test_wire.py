@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import re
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -318,6 +320,9 @@ UNREADABLE = (400, "There was an error parsing the body")
         ("\n NaN", 2, "Expecting a finite number"),
         ("[0.0001e309,-1e309,1e309]", 12, "Expecting a finite number"),
         ('["1e309", 0.0001e309, 1e309]', 22, "Expecting a finite number"),
+        ("[1e309e, 1e309]", 1, "Expecting a finite number"),
+        ("[1.5e30, 1e3, 1.5e3099]", 14, "Expecting a finite number"),
+        ("[" + "1" * 400 + ".0e-300, " + "1" * 400 + ".0]", 410, "Expecting a finite number"),
     ],
 )
 def test_what_is_not_json_says_where_and_why(body: str, position: int, message: str) -> None:
@@ -335,6 +340,18 @@ def test_what_is_not_json_says_where_and_why(body: str, position: int, message: 
             ]
         },
     )
+
+
+def test_nothing_is_kept_of_a_number_that_is_refused() -> None:
+    refusal(b"[1e999]")
+    tracemalloc.start()
+    try:
+        for digit in b"123":
+            refusal(b"[" + bytes([digit]) * 100_000 + b".0]")
+        gc.collect()  # what pytest keeps of an error
+        assert tracemalloc.get_traced_memory()[0] < 50_000
+    finally:
+        tracemalloc.stop()
 
 
 # What is read again and again would take minutes of these; the pattern is only to be told from a hang.
