@@ -13,6 +13,8 @@ from .servers import Server
 FIXED, FUZZ = (read_steps(file) for file in RECORDED[:2])
 JSON = {"Content-Type": "application/json"}
 
+_KEY = "phoenix1" * 4
+
 
 def prove_answers(name: str, server: Server, port: int, prefix: str = "") -> None:
     """Prove that recorded answers and names come through, but for all the differences of that name."""
@@ -42,3 +44,15 @@ def prove_bodies(name: str, server: Server, port: int, prefix: str = "") -> None
             assert send("POST", "/v1/projects/default", JSON, b'{"name":"chunked"}').status == 405
             with contextlib.suppress(ConnectionError):
                 assert send("GET", "/healthz", {}, None).status == 400
+
+
+def with_a_key(module: str) -> str:
+    """Return the text of a module in which the application lets in nobody without a key."""
+    return module.replace('make_app("projects.db")', f'make_app(":memory:", admin_secret="{_KEY}")')
+
+
+def prove_key(server: Server, port: int, prefix: str = "") -> None:
+    """Prove that the key of a request comes through."""
+    with sending_to_server("127.0.0.1", port, prefix=prefix, is_kept_alive=server.is_kept_alive) as send:
+        assert send("GET", "/v1/projects", {}, None).status == 401
+        assert send("GET", "/v1/projects", {"Authorization": f"Bearer {_KEY}"}, None).status == 200

@@ -70,7 +70,9 @@ from main import application
 make_server("127.0.0.1", int(sys.argv[1]), validator(application)).serve_forever()
 """
 
+# To be stopped while it starts is a failure to CherryPy.
 _CHERRYPY = """\
+import signal
 import sys
 import cherrypy
 import main
@@ -78,7 +80,9 @@ import main
 cherrypy.config.update({"server.socket_port": int(sys.argv[1]), "server.socket_timeout": 60})
 cherrypy.config.update({"engine.autoreload.on": False})
 cherrypy.engine.signals.subscribe()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 cherrypy.engine.start()
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 cherrypy.engine.block()
 """
 
@@ -98,6 +102,7 @@ LoadModule wsgi_module /usr/lib/apache2/modules/mod_wsgi.so
 AllowEncodedSlashes On
 TraceEnable Off
 WSGIChunkedRequest On
+WSGIPassAuthorization On
 WSGISocketPrefix {folder}/wsgi
 WSGIDaemonProcess projects processes=2 threads=4 home={folder} python-path={folder}
 WSGIScriptAlias / {folder}/main.py process-group=projects application-group=%{GLOBAL}

@@ -13,7 +13,7 @@ import pytest
 from ..support.databases import Database
 from ..support.replay import sending_to_server
 from .differences import OWN_DIFFERENCES
-from .proofs import JSON, prove_answers, prove_bodies
+from .proofs import JSON, prove_answers, prove_bodies, prove_key, with_a_key
 from .recipes import FLASK_VIEW, HOSTS
 from .servers import CHERRYPY, SERVERS, UVICORN, running
 
@@ -76,6 +76,12 @@ def test_mounted_at_the_root_it_answers(name: str, database: Database) -> None:
 def test_a_chunked_body_is_read_or_refused(name: str) -> None:
     with running(SERVER_OF[name], HOSTS[name].module("/phoenix"), prefix="/phoenix") as port:
         prove_bodies(name, SERVER_OF[name], port, "/phoenix")
+
+
+@hosts
+def test_a_key_comes_through(name: str) -> None:
+    with running(SERVER_OF[name], with_a_key(HOSTS[name].module("/phoenix")), prefix="/phoenix") as port:
+        prove_key(SERVER_OF[name], port, "/phoenix")
 
 
 @pytest.mark.parametrize(

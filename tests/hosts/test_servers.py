@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ..support.databases import Database
-from .proofs import prove_answers, prove_bodies
+from .proofs import prove_answers, prove_bodies, prove_key, with_a_key
 from .servers import SERVERS, running
 
 MODULE = """\
@@ -30,3 +30,9 @@ def test_every_answer_is_alike_or_a_listed_difference(name: str, database: Datab
 def test_a_chunked_body_is_read_or_refused(name: str) -> None:
     with running(SERVERS[name], MODULE) as port:
         prove_bodies(name, SERVERS[name], port)
+
+
+@servers
+def test_a_key_comes_through(name: str) -> None:
+    with running(SERVERS[name], with_a_key(MODULE)) as port:
+        prove_key(SERVERS[name], port)
