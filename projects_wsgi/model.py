@@ -90,7 +90,14 @@ def resolve_key(key: ProjectKey) -> int | str:
 
 
 class ProjectsError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """The root of every error that this package raises on purpose.
+
+    Its text is one line that can be printed: it may quote a database, and that a client.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 class ProjectNotFound(ProjectsError):

@@ -491,6 +491,12 @@ def test_however_long_a_request_or_an_error_is_its_message_in_the_log_is_short(
     assert len(message) < 900
 
 
+def test_whatever_an_error_quotes_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with closing(BrokenStore(StoreError("at Straße: \n6.6.6.6 - -\r\u2028\x1b[31m\udcff"))) as store:
+        webtest.TestApp(make_app(store)).get("/readyz", status=503)
+    assert caplog.messages == [r"at Straße: \n6.6.6.6 - -\r\u2028\x1b[31m\udcff"]
+
+
 @pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
 def test_a_lack_of_memory_is_503_and_one_line_in_the_log(
     caplog: pytest.LogCaptureFixture, method: str, path: str, body: bytes

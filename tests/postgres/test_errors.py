@@ -77,6 +77,15 @@ def test_an_error_of_the_server_has_its_meaning_and_changes_nothing(database: Da
         assert store.list_rows()[:-1] == [project[:3]]
 
 
+def test_what_the_server_quotes_stays_on_one_line(database: Database) -> None:
+    with closing(database.open_store()) as store:
+        action = "RAISE insufficient_privilege USING MESSAGE = new.name"
+        database.create_trigger("quote", "BEFORE INSERT ON projects", action)
+        with pytest.raises(StoreUnavailable) as raised:
+            store.create("first\n\x1b[31msecond")
+    assert str(raised.value).endswith(r": first\n\x1b[31msecond")
+
+
 def test_every_row_of_the_table_is_tested() -> None:
     for beginning in MEANINGS:
         assert any(state.startswith(beginning) for state in STATES)
