@@ -23,7 +23,6 @@ logger = logging.getLogger("projects_wsgi.server")
 LINGER_SECONDS = 2.0
 PIECE_SIZE = 65_536  # bytes received at a time
 _SENT_SIZE = 262_144  # bytes sent at a time to a client that reads slowly
-_LEAST_SECONDS = 0.005  # that a client has to take 100 Continue
 
 # OPTIONS * asks the server itself (RFC 9110, 9.3.7); what a path allows, the application says.
 _ALL_METHODS = Response(204, headers=[("Allow", "GET, HEAD, OPTIONS, POST, PUT, DELETE")])
@@ -203,38 +202,39 @@ class Connection:
             self.unread = b""
             self.socket.shutdown(socket.SHUT_WR)
 
-    # Only where this thread keeps it, because these wait
-
-    def send_all(self) -> None:
-        """Send what is left of the answer. Raises OSError."""
-        self._send(self.unsent, self._service.timeout)
-        self.unsent = b""
-
-    def _receive(self) -> bytes:
-        seconds = self.deadline - time.monotonic()
-        if seconds <= 0:
-            raise socket.timeout("timed out")
-        self.socket.settimeout(seconds)
-        return self.socket.recv(PIECE_SIZE)
-
-    def _ask_for_body(self) -> None:
-        self._send(b"HTTP/1.1 100 Continue\r\n\r\n", max(self.deadline - time.monotonic(), _LEAST_SECONDS))
-
-    def _send(self, data: bytes, seconds: float) -> None:
-        """Send all. A client that reads slowly has that many seconds for each piece."""
-        self.socket.setblocking(False)
-        sent = self.send_at_once(data)
-        if sent < len(data):
-            self.socket.settimeout(seconds)
-            for start in range(sent, len(data), _SENT_SIZE):
-                self.socket.sendall(memoryview(data)[start : start + _SENT_SIZE])
-
     def send_at_once(self, data: bytes) -> int:
         """Send what goes out without waiting; return how many bytes. The socket does not wait."""
         try:
             return self.socket.send(data)
         except BlockingIOError:
             return 0
+
+    # Only where this thread keeps it, because these wait
+
+    def send_all(self) -> None:
+        """Send what is left of the answer. A client that reads slowly has the timeout for each piece.
+
+        Raises OSError.
+        """
+        self.socket.settimeout(self._service.timeout)
+        for start in range(0, len(self.unsent), _SENT_SIZE):
+            self.socket.sendall(memoryview(self.unsent)[start : start + _SENT_SIZE])
+        self.unsent = b""
+
+    def _receive(self) -> bytes:
+        self._limit_waiting()
+        return self.socket.recv(PIECE_SIZE)
+
+    def _ask_for_body(self) -> None:
+        self._limit_waiting()
+        self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _limit_waiting(self) -> None:
+        """Let what follows wait until the deadline. Raises OSError if that is over."""
+        seconds = self.deadline - time.monotonic()
+        if seconds <= 0:
+            raise socket.timeout("timed out")
+        self.socket.settimeout(seconds)
 
     def hang_up(self) -> None:
         """End the connection, also for a thread that waits on it."""

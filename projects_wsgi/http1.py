@@ -302,10 +302,10 @@ class Body(io.RawIOBase):
         return line
 
     def _receive_more(self) -> None:
-        if self._must_ask:
-            self._ask()
-        self._must_ask = False
         try:
+            if self._must_ask:
+                self._ask()
+            self._must_ask = False
             data = self._receive()
         except OSError as error:
             raise BodyError(f"the body could not be received: {error}") from error

@@ -57,7 +57,7 @@ class Server(LeaderFollowers[Connection]):
 
     ``with Server(...) as server: server.serve_forever()``. Leaving the block closes idle connections at
     once. A request that has begun to arrive, or is being answered, has GRACE_SECONDS to get its answer;
-    then its connection is closed without one.
+    then its connection is closed without one. Of requests that were sent ahead, this holds for the first.
     At most sockets.MAX_CONNECTIONS are served at a time, fewer if the process may open few files.
     A server stays with its process: a forked child closes the sockets that it inherits.
     """

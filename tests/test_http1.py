@@ -935,13 +935,16 @@ def test_a_body_knows_its_end_and_what_came_after_it() -> None:
 
 
 def test_a_body_that_cannot_be_received_is_an_error_that_names_the_cause() -> None:
-    def receive() -> bytes:
+    def fail() -> bytes:
         raise ConnectionResetError("gone")
 
-    body = Body(Framing({}, 5, False, False, False), b"abc", receive, lambda: None)
-    assert body.read(5) == b"abc"
-    with pytest.raises(BodyError, match="^the body could not be received: gone$"):
-        body.read(5)
+    for body in (
+        Body(Framing({}, 5, False, False, False), b"abc", fail, lambda: None),
+        Body(Framing({}, 5, False, True, False), b"abc", lambda: b"de", fail),  # it cannot be asked for
+    ):
+        assert body.read(5) == b"abc"
+        with pytest.raises(BodyError, match="^the body could not be received: gone$"):
+            body.read(5)
     body = Body(Framing({}, 5, False, False, False), b"abc", lambda: b"", lambda: None)
     with pytest.raises(BodyError, match="^the body ended early$"):
         body.readall()
