@@ -72,8 +72,8 @@ class Framing(NamedTuple):
 def find_head(buffer: bytes, searched: int = 0) -> int:
     """Return where the head at the beginning of a buffer ends; 0 if more of it must come.
 
-    searched: bytes that were searched before. Raises HTTPError (400, 414, 431) as soon as it is clear that
-    the head must be refused.
+    searched: bytes that were searched before. Raises HTTPError (400, 414, 431) as soon as a whole line, or
+    the size of what came, shows that the head must be refused.
     """
     end = buffer.find(b"\r\n\r\n", max(searched - 3, 0))
     if end >= 0:

@@ -26,7 +26,7 @@ NASTY = (
     "W" * 5_000,
     "many words " * 450,
 )
-CONTROL = "nul\0 bell\x07 escape\x1b[31m"
+CONTROL = "nul\0 bell\x07 escape\x1b[31m delete\x7f next line\x85"
 
 
 def test_nasty_texts_are_shown_as_what_they_are(serve: Serve, open_page: Open) -> None:
@@ -38,13 +38,14 @@ def test_nasty_texts_are_shown_as_what_they_are(serve: Serve, open_page: Open) -
     assert page.evaluate("[window.ran, document.querySelectorAll('li img, li script').length]") == [None, 0]
 
 
-def test_control_characters_are_shown_by_their_pictures_and_blanks_in_quotes(
+def test_control_characters_are_shown_by_pictures_and_what_cannot_be_seen_in_quotes(
     serve: Serve, open_page: Open
 ) -> None:
-    page = open_page(serve({"name": "  ", "description": CONTROL}, {"name": CONTROL}))
-    expect(page.get_by_role("status")).to_have_text("3 projects shown")
-    shown = "nul␀ bell␇ escape␛[31m"
-    assert names(page) == [shown, '"  "', "default"]
+    blanks = ["  ", "\u200b", "\u3164\ufeff"]
+    page = open_page(serve(*blanks, {"name": CONTROL, "description": CONTROL}, "\x07"))
+    expect(page.get_by_role("status")).to_have_text("6 projects shown")
+    shown = "nul␀ bell␇ escape␛[31m delete␦ next line␦"
+    assert names(page) == ["␇", shown, *(f'"{blank}"' for blank in reversed(blanks)), "default"]
     assert page.locator("li p.text").all_text_contents()[1] == shown
 
 
