@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import os
@@ -21,6 +20,8 @@ from projects_wsgi.model import ProjectsInvalid
 from projects_wsgi.transfer import open_source
 
 from .support.databases import connect
+from .support.process import environment
+from .test_transfer import project
 
 FIXTURE = Path(__file__).parent / "phoenix" / "phoenix-20.26.1.db.gz"
 
@@ -83,15 +84,20 @@ def test_a_phoenix_that_is_writing_is_read_as_of_one_moment_and_left_alone(phoen
         assert len(brought_from(phoenix)) == 5
 
 
-@pytest.mark.parametrize("keeps_memory", [True, False])
-def test_what_a_phoenix_that_was_killed_left_in_its_log_is_read_and_left(
-    phoenix: Path, keeps_memory: bool
-) -> None:
+def leave_log(phoenix: Path) -> None:
+    """Leave a project in the log of a Phoenix that is killed."""
     program = (
         "import os, sqlite3; connection = sqlite3.connect('phoenix.db', isolation_level=None);"
         "connection.execute(\"INSERT INTO projects (name) VALUES ('only in the log')\"); os._exit(1)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=phoenix.parent, check=False)
+
+
+@pytest.mark.parametrize("keeps_memory", [True, False])
+def test_what_a_phoenix_that_was_killed_left_in_its_log_is_read_and_left(
+    phoenix: Path, keeps_memory: bool
+) -> None:
+    leave_log(phoenix)
     if not keeps_memory:
         (phoenix.parent / "phoenix.db-shm").unlink()
     before = contents(phoenix.parent)
@@ -216,15 +222,53 @@ def test_a_damaged_file_is_refused(phoenix: Path) -> None:
         brought_from(phoenix)
 
 
-def test_a_phoenix_that_starts_while_its_file_is_read_is_noticed(phoenix: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(str(phoenix)))
-        list(source.numbered)
-        owner = stack.enter_context(connect(phoenix))
-        owner.execute("INSERT INTO projects (name) VALUES ('x')")
-        with pytest.raises(StoreUnavailable, match="others have begun to change the database"):
-            stack.pop_all().close()
-        owner.close()
+def test_of_a_file_that_others_begin_to_change_nothing_comes_in(file: Path) -> None:
+    with closing(SQLiteStore(file)) as store:
+        transfer.import_projects(store, [project(it, f"p{it}") for it in range(2, 2_000)])
+
+    def change(done: int, total: int | None) -> None:
+        with connect(file) as other:
+            other.execute("UPDATE projects SET description = 'new'")
+
+    with closing(SQLiteStore(":memory:")) as target:
+        with open_source(str(file)) as source, pytest.raises(StoreUnavailable, match="begun to change"):
+            transfer.import_projects(target, source, progress=change)
+        assert len(target.list_rows()) == 1
+
+
+START_WHILE_IT_IS_COPIED = """
+import sqlite3, sys
+from projects_wsgi.cli import main
+
+started = []
+
+def start(event, arguments):
+    if event == "shutil.copyfile" and arguments[0].endswith("-wal") and not started:
+        started.append(sqlite3.connect("phoenix.db", isolation_level=None))
+        started[0].execute(sys.argv[1])
+        if sys.argv[2] == "ends":
+            started[0].close()
+
+sys.addaudithook(start)
+sys.exit(main(["import", "phoenix.db", "--db", "new.db"]))
+"""
+
+
+@pytest.mark.parametrize("then", ["stays", "ends"])
+@pytest.mark.parametrize(
+    "change", ["PRAGMA wal_checkpoint(TRUNCATE)", "INSERT INTO projects (name) VALUES ('y')"]
+)
+def test_of_a_phoenix_that_is_started_while_its_log_is_copied_nothing_comes_in(
+    phoenix: Path, change: str, then: str
+) -> None:
+    leave_log(phoenix)
+    (phoenix.parent / "phoenix.db-shm").unlink()
+    line = [sys.executable, "-c", START_WHILE_IT_IS_COPIED, change, then]
+    result = subprocess.run(line, cwd=phoenix.parent, env=environment(), capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.endswith(f"others have begun to change the database {phoenix}; start again\n")
+    assert "Traceback" not in result.stderr
+    assert not phoenix.with_name("new.db").exists()
 
 
 def test_the_copy_of_a_log_goes_when_it_is_read(phoenix: Path, tmp_path: Path, monkeypatch: Any) -> None:

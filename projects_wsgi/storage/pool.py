@@ -30,7 +30,8 @@ class Driver(Protocol):
     turn: seconds for which no other is lent, unless all have come back. may_retry: tells whether a
     statement that failed may succeed if it is executed again. translated: returns the model's error for one
     of theirs. reset: undoes what a failed block began; if it raises, the connection is closed. check: makes
-    sure that a session can be used. disconnect: closes a connection.
+    sure that a session can be used. check_unchanged: makes sure that what was read is of one moment.
+    disconnect: closes a connection.
     """
 
     error: type[Exception]
@@ -42,6 +43,7 @@ class Driver(Protocol):
     def translated(self, error: Exception) -> ProjectsError: ...
     def reset(self, connection: Any) -> None: ...
     def check(self, session: Session) -> None: ...
+    def check_unchanged(self) -> None: ...
     def disconnect(self, connection: Any) -> None: ...
 
 
@@ -111,7 +113,9 @@ class Loan(Session):
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._pool.give_back(self, error is None)
-        if error is not None and isinstance(error, self.driver.error):
+        if error is None:
+            self.driver.check_unchanged()
+        elif isinstance(error, self.driver.error):
             raise self.driver.translated(error) from error
 
 

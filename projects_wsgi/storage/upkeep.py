@@ -53,6 +53,7 @@ def copy(session: Session, path: str, progress: Progress | None = None, *, overw
             _copy(session, unfinished, progress)
             mark_copy(unfinished)
     except sqlite3.Error as error:
+        session.driver.check_unchanged()
         # SQLite does not say which of the two files it means.
         if "is full" in str(error):
             raise StoreFull(f"there is no room for {path}") from error
@@ -131,6 +132,7 @@ def _copy(session: Session, path: str, progress: Progress | None) -> None:
         target.execute("PRAGMA journal_mode = OFF")
         session.connection.backup(target.connection, pages=_STEP_PAGES, progress=tell)
     session.execute("ROLLBACK")
+    session.driver.check_unchanged()
 
 
 def _publish(unfinished: str, path: str, *, overwrite: bool) -> None:
@@ -158,7 +160,9 @@ def copied(path: str, target: str) -> Iterator[Session]:
         if schema.read_version(backup, path) < len(schema.MIGRATIONS):
             raise StoreUnavailable(f"the backup {path} is not of this version: open it once, then restore it")
         backup.execute("ROLLBACK")
-        if damage := _find_damage(backup):
+        damage = _find_damage(backup)
+        backup.driver.check_unchanged()
+        if damage:
             raise StoreUnavailable(f"the backup {path} is damaged: {damage[0]}")
         copy_path = MEMORY
         if target != MEMORY:
@@ -170,6 +174,7 @@ def copied(path: str, target: str) -> Iterator[Session]:
         source = stack.enter_context(Database(copy_path, synchronous="OFF").session(backup.deadline))
         if copy_path == MEMORY:
             backup.connection.backup(source.connection)
+            backup.driver.check_unchanged()
         else:
             source.execute("PRAGMA locking_mode = EXCLUSIVE")
             source.execute("PRAGMA journal_mode = OFF")
@@ -226,6 +231,7 @@ def find_faults(session: Session) -> list[str]:
     if not faults:
         for table, row_id, parent, _ in session.execute("PRAGMA foreign_key_check"):
             faults.append(f"row {row_id} of {table} refers to a row of {parent} that is not there")
+    session.driver.check_unchanged()
     return faults
 
 

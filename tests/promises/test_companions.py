@@ -16,11 +16,12 @@ from typing import Any, Callable
 
 import pytest
 
-from projects_wsgi import SQLiteStore, StoreUnavailable
+from projects_wsgi import SQLiteStore, StoreUnavailable, transfer
 from projects_wsgi.storage import upkeep
 
 from ..support.databases import connect, names
 from ..support.process import environment, refusal, run, start_together
+from ..test_transfer import project
 
 # The path
 
@@ -97,7 +98,7 @@ def test_a_removed_working_folder_is_said_and_an_absolute_path_needs_none(tmp_pa
     folder.mkdir()
     script = """
 import os, sys
-from projects_wsgi import SQLiteStore, StoreUnavailable
+from projects_wsgi import SQLiteStore, StoreUnavailable, transfer
 os.rmdir(os.getcwd())
 SQLiteStore(sys.argv[1]).close()
 try:
@@ -177,7 +178,7 @@ def test_nothing_is_acknowledged_after_a_file_was_lost(
 
 LOSE_AND_DIE = """
 import os, sys
-from projects_wsgi import SQLiteStore, StoreUnavailable
+from projects_wsgi import SQLiteStore, StoreUnavailable, transfer
 store = SQLiteStore("projects.db")
 for number in range(3):
     store.create(f"before {number}")
@@ -535,6 +536,121 @@ def test_a_start_that_fails_for_a_file_beside_it_names_that_file_and_its_owner(
     assert "it belongs to user root" in text
 
 
+# A file that was taken for one that nobody changes
+
+
+@pytest.fixture
+def large(shared: Path) -> Path:
+    """The database of OWNER's, now of some thousand pages."""
+
+    def fill() -> None:
+        with closing(SQLiteStore(shared)) as store:
+            projects = [project(it, f"p{it}", description="old " * 1_000) for it in range(2, 2_000)]
+            transfer.import_projects(store, projects)
+
+    assert as_user(OWNER, fill) == "None"
+    return shared
+
+
+def change_all(file: Path) -> None:
+    with connect(file) as connection:
+        connection.execute("UPDATE projects SET description = 'new'")
+        connection.execute("DELETE FROM projects WHERE id % 2 = 0")
+
+
+def read_while_it_changes(file: Path, read: Callable[[Path, Callable[..., None]], object]) -> str:
+    """Read as OTHER, while OWNER changes the file when the function that read is given is first called."""
+    is_half, is_changed = os.pipe(), os.pipe()
+    calls: list[object] = []
+
+    def change(*_: object) -> None:
+        if not calls:
+            calls.append(None)
+            os.write(is_half[1], b"x")
+            os.read(is_changed[0], 1)
+
+    results: list[str] = []
+    work = threading.Thread(target=lambda: results.append(as_user(OTHER, lambda: read(file, change))))
+    work.start()
+    os.read(is_half[0], 1)
+    assert as_user(OWNER, lambda: change_all(file)) == "None"
+    os.write(is_changed[1], b"x")
+    work.join()
+    return results[0]
+
+
+def copy_by_command(file: Path, change: Callable[..., None]) -> None:
+    with upkeep.opened_as_it_is(str(file)) as session:
+        upkeep.copy(session, f"{file}.{OTHER}", change, overwrite=True)
+
+
+def copy_by_store(file: Path, change: Callable[..., None]) -> None:
+    with closing(SQLiteStore(file, read_only=True)) as store:
+        store.backup(f"{file}.{OTHER}", change, overwrite=True)
+
+
+def export(file: Path, change: Callable[..., None]) -> None:
+    with (
+        closing(SQLiteStore(file, read_only=True)) as store,
+        upkeep.new_file(f"{file}.{OTHER}", str(file), overwrite=True) as path,
+    ):
+        for number, _ in enumerate(store.read_all()):
+            if number == 9:
+                change()
+        shutil.copyfile(file, path)
+
+
+@needs_root
+@pytest.mark.parametrize("copy", [copy_by_command, copy_by_store, export])
+def test_a_copy_of_a_file_that_changes_meanwhile_takes_no_place_of_a_good_one(
+    large: Path, copy: Callable[[Path, Callable[..., None]], object]
+) -> None:
+    target = large.with_name(f"p.db.{OTHER}")
+    target.write_text("good")
+    target.chmod(0o666)
+    assert "others have begun to change the database" in read_while_it_changes(large, copy)
+    assert target.read_text() == "good"
+    assert list(large.parent.glob("*.unfinished")) == []
+
+
+def check(file: Path, change: Callable[..., None]) -> str:
+    with upkeep.opened_as_it_is(str(file)) as session:
+        session.execute("SELECT count(*) FROM projects").fetchone()
+        change()
+        return str(upkeep.find_faults(session))
+
+
+def list_twice(file: Path, change: Callable[..., None]) -> str:
+    with closing(SQLiteStore(file, read_only=True)) as store:
+        store.list_rows()
+        change()
+        return str(len(store.list_rows(limit=10_000)))
+
+
+def restore(file: Path, change: Callable[..., None]) -> str:
+    def look(event: str, arguments: Any) -> None:
+        if event == "sqlite3.connect" and "unfinished" in str(arguments[0]):
+            change()
+
+    with closing(SQLiteStore(file.with_name("other.db"))) as store:
+        sys.addaudithook(look)  # it goes with this process
+        try:
+            store.restore(file)
+        finally:
+            assert names(store) == ["default"]
+    return "restored"
+
+
+@needs_root
+@pytest.mark.parametrize("read", [check, list_twice, restore])
+def test_nothing_that_was_read_of_a_file_that_changes_meanwhile_counts(
+    large: Path, read: Callable[[Path, Callable[..., None]], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else the change could take longer than for which a look is good enough.
+    monkeypatch.setattr("projects_wsgi.storage.sqlite.file._LOOK_SECONDS", 60.0)
+    assert "others have begun to change the database" in read_while_it_changes(large, read)
+
+
 @needs_root
 def test_a_file_that_was_taken_for_unchanging_and_changes_is_503(shared: Path) -> None:
     is_ready, is_changed = os.pipe(), os.pipe()
@@ -553,4 +669,4 @@ def test_a_file_that_was_taken_for_unchanging_and_changes_is_503(shared: Path) -
     as_user(OWNER, lambda: SQLiteStore(shared).create("new"))
     os.write(is_changed[1], b"x")
     reader.join()
-    assert "was removed or replaced" in seen[0]
+    assert "others have begun to change the database" in seen[0]

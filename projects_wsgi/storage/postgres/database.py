@@ -110,6 +110,9 @@ class Database:
             session.renew()
         session.connection.deadline = session.deadline + MORE_SECONDS
 
+    def check_unchanged(self) -> None:
+        """Return: whatever is read there is of one moment."""
+
     def may_retry(self, session: Any, sql: str, error: Any) -> bool:
         """Tell whether a statement has done nothing and may succeed now. Raises OutcomeUnknown."""
         if error.sqlstate in _CONFLICTS:

@@ -46,6 +46,7 @@ class Database:
         self.path = path
         self._synchronous = synchronous
         self._max_size = max_size
+        self._appearance: object = None  # of a file that is taken for one that nobody changes
 
     def session(self, deadline: float, mode: str = WRITE) -> Session:
         """Return a session on a new connection, in autocommit, for any thread. Raises sqlite3.Error."""
@@ -83,6 +84,18 @@ class Database:
     def check(self, session: Session) -> None:
         """Raise StoreUnavailable if what a session has open is no longer there."""
 
+    def take_for_unchanging(self) -> None:
+        """Take the file for one that nobody changes, from now on."""
+        self._appearance = _appearance(self.path)
+
+    def check_unchanged(self) -> None:
+        """Raise StoreUnavailable if a file that was taken for one that nobody changes was changed.
+
+        What was read of it, without any locks, may be of several moments then.
+        """
+        if self._appearance is not None and _appearance(self.path) != self._appearance:
+            raise StoreUnavailable(f"others have begun to change the database {self.path}; start again")
+
     def disconnect(self, connection: Any) -> None:
         connection.close()
 
@@ -98,6 +111,10 @@ class Database:
         return str(error).startswith(_BUSY)
 
     def translated(self, error: Exception) -> ProjectsError:
+        try:
+            self.check_unchanged()
+        except StoreUnavailable as reason:  # why it looks damaged
+            return reason
         if isinstance(error, sqlite3.IntegrityError):
             return ChangeForbidden(str(error))
         if self.is_busy(error):
@@ -172,6 +189,33 @@ def user_name(number: int) -> str:
 
         return f"user {pwd.getpwuid(number).pw_name}"
     return f"user {number}"
+
+
+def status_of(path: str | bytes) -> os.stat_result | None:
+    """Return the status of a file; None for no file."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def identity_of(path: str | bytes) -> object:
+    """Return what tells one file from another at the same path; None for no file."""
+    status = status_of(path)
+    return status and (status.st_dev, status.st_ino)
+
+
+def size_of(path: str | bytes) -> int:
+    """Return the size of a file in bytes; 0 for no file."""
+    status = status_of(path)
+    return status.st_size if status else 0
+
+
+def _appearance(path: str) -> object:
+    """Return what becomes another when a database file, or the log beside it, is written to."""
+    statuses = [status_of(path), status_of(f"{path}-wal")]
+    # An empty log is as good as none.
+    return [(it.st_ino, it.st_size, it.st_mtime_ns) if it and it.st_size else None for it in statuses]
 
 
 def _contains(text: str, part: str) -> bool:

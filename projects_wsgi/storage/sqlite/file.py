@@ -28,9 +28,12 @@ from .database import (
     Database,
     closed_if_it_fails,
     diagnosis,
+    identity_of,
+    size_of,
+    status_of,
     user_name,
 )
-from .log import check_log, identity_of, size_of, status_of
+from .log import check_log
 
 logger = logging.getLogger("projects_wsgi")
 
@@ -132,8 +135,6 @@ class File(Database):
 
     def _look(self) -> list[object]:
         """Return what tells the file, its log and its shared memory from others at the same paths."""
-        if self._mode == READ_UNCHANGING:
-            return [_appearance(self.path), None, None]
         statuses = [status_of(path) for path in self._encoded_paths]
         self._seen_log_size = statuses[1].st_size if statuses[1] else 0
         return [status and (status.st_dev, status.st_ino) for status in statuses]
@@ -143,6 +144,7 @@ class File(Database):
 
         What is written to a file that was removed would be gone with the last connection.
         """
+        self.check_unchanged()
         # Looked at twice, because other threads may be closing the last connection or opening the first.
         path = self._changed_path() and self._changed_path()
         if path:
@@ -268,6 +270,7 @@ class File(Database):
         self._mode = mode_to_look(self.path, READ)
         check_log(self.path, deadline, self._mode)
         if self._mode == READ_UNCHANGING:
+            self.take_for_unchanging()
             logger.warning("the database %s is taken for one that nobody changes", self.path)
         with self.session(deadline, self._mode) as session:
             if schema.read_version(session, self.path) < len(schema.MIGRATIONS):
@@ -330,20 +333,18 @@ def _misfit(path: str) -> str:
 def opened(path: str, mode: str, copy: str | None = None) -> Iterator[Session]:
     """Give a session on a file that exists, or on a copy of it. Raises StoreError.
 
-    It raises StoreUnavailable at the end of the block as well, if the file was taken for one that nobody
-    changes and others have begun to.
+    What was read in the mode READ_UNCHANGING counts only if check_unchanged of its driver says so.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT.default
     database = Database(path)
-    before = _appearance(path)
+    if mode == READ_UNCHANGING:
+        database.take_for_unchanging()
     try:
         check_log(path, deadline, mode)
-        with Database(copy or path).session(deadline, mode) as session:
+        with (Database(copy) if copy else database).session(deadline, mode) as session:
             yield session
     except sqlite3.Error as error:
         raise database.translated(error) from error
-    if mode == READ_UNCHANGING and _appearance(path) != before:
-        raise StoreUnavailable(f"others have begun to change the database {path}; try again")
 
 
 def mode_to_look(path: str, mode: str) -> str:
@@ -366,9 +367,3 @@ def mode_to_look(path: str, mode: str) -> str:
             f" it can be written, as {user_name(owner)}"
         )
     return READ_UNCHANGING
-
-
-def _appearance(path: str) -> object:
-    """Return what changes when others begin to write to a file; None for no file."""
-    status = status_of(path)
-    return status and (status.st_ino, status.st_size, status.st_mtime_ns, size_of(f"{path}-wal"))

@@ -13,9 +13,9 @@ from typing import Any
 
 from ...model import DEFAULT_PROJECT_ID, PLAYGROUND_PROJECT_NAME, ProjectKind, StoreUnavailable
 from ..pool import Session
-from .database import READ, READ_UNCHANGING
+from .database import READ, READ_UNCHANGING, Database, size_of
 from .file import opened, real_path
-from .log import read_header, size_of
+from .log import read_header
 from .schema import columns_of, last_id
 
 _HEADER = b"SQLite format 3\0"  # with which every such file begins
@@ -43,14 +43,27 @@ def read_file(path: str) -> Iterator[tuple[int, Iterator[ForeignRow]]]:
             mode = READ_UNCHANGING
             if size_of(f"{path}-wal"):
                 # Nobody has it open, and to read its log means to write beside it.
-                mode, copy = READ, os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "copy")
-                for suffix in ("", "-wal"):
-                    shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+                mode, copy = READ, stack.enter_context(_copied(path))
         session = stack.enter_context(opened(path, mode, copy))
         # What is no UTF-8 is found when it is looked at.
         session.connection.text_factory = functools.partial(str, encoding="utf-8", errors="surrogateescape")
         session.execute("BEGIN")
         yield last_id(session), _select(session, path)
+
+
+@contextlib.contextmanager
+def _copied(path: str) -> Iterator[str]:
+    """Give the path of a copy of a file and its log, which are as they were at one moment."""
+    source = Database(path)
+    source.take_for_unchanging()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "copy")
+        try:
+            for suffix in ("", "-wal"):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        finally:
+            source.check_unchanged()
+        yield copy
 
 
 def _select(session: Session, path: str) -> Iterator[ForeignRow]:
@@ -61,6 +74,7 @@ def _select(session: Session, path: str) -> Iterator[ForeignRow]:
     parts.insert(1, "kind" if "kind" in columns else _kind(session))
     with closing(session.execute(f"SELECT id, name, {', '.join(parts)} FROM projects ORDER BY id")) as rows:
         yield from rows
+    session.driver.check_unchanged()
 
 
 def _kind(session: Session) -> str:

@@ -9,7 +9,7 @@ import time
 
 from ...files import copy_permissions, sync_folder
 from ...model import StoreUnavailable
-from .database import SQLITE_PATIENCE_SECONDS, WRITE, Database
+from .database import SQLITE_PATIENCE_SECONDS, WRITE, Database, identity_of, size_of
 
 # In the header of a file (sqlite.org/fileformat2.html, 1.3): it has no log. One that has a log never says so.
 _ROLLBACK = b"\1\1"
@@ -143,23 +143,3 @@ def _open_descriptor(path: str) -> int | None:
                 if os.path.samestat(os.fstat(descriptor), wanted):
                     return descriptor
     return None
-
-
-def status_of(path: str | bytes) -> os.stat_result | None:
-    """Return the status of a file; None for no file."""
-    try:
-        return os.stat(path)
-    except OSError:
-        return None
-
-
-def identity_of(path: str | bytes) -> object:
-    """Return what tells one file from another at the same path; None for no file."""
-    status = status_of(path)
-    return status and (status.st_dev, status.st_ino)
-
-
-def size_of(path: str | bytes) -> int:
-    """Return the size of a file in bytes; 0 for no file."""
-    status = status_of(path)
-    return status.st_size if status else 0
