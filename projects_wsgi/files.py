@@ -50,8 +50,8 @@ def _hold(path: str, descriptor: int) -> bool:
 def copy_permissions(source: str, descriptor: int, *, must_keep_owner: bool = False) -> None:
     """Give a new file the owner, group, mode and access list of another, so far as this user may.
 
-    The new file, empty as yet, is one that only its owner can read; nobody can read it afterwards who
-    cannot read the other one. Raises PermissionError if must_keep_owner and that cannot be; OSError.
+    The new file is one that only its owner can read; nobody can read it afterwards who cannot read the
+    other one. Raises PermissionError if must_keep_owner and that cannot be; OSError.
     """
     if not hasattr(os, "fchown"):  # on Windows
         return

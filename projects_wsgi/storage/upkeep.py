@@ -72,8 +72,12 @@ def new_file(path: str, source: str, *, overwrite: bool) -> Iterator[str]:
     if reason := _refusal(source, path):
         raise StoreUnavailable(f"cannot copy the database to {path}: {reason}")
     try:
-        with _unfinished_file(os.path.dirname(path), source) as unfinished:
+        mode = 0o666 if source == MEMORY else 0o600
+        with _unfinished_file(os.path.dirname(path), mode) as (unfinished, descriptor):
             yield unfinished
+            if source != MEMORY:
+                # Only now: a database that nobody may write has a copy that nobody may write.
+                copy_permissions(source, descriptor)
             _publish(unfinished, path, overwrite=overwrite)
         sync_folder(os.path.dirname(path))
     except FileExistsError:
@@ -99,20 +103,18 @@ def _refusal(source: str, path: str) -> str:
 
 
 @contextlib.contextmanager
-def _unfinished_file(folder: str, source: str) -> Iterator[str]:
-    """Give the path of a new file of this call's own, which is gone afterwards unless it was renamed.
+def _unfinished_file(folder: str, mode: int = 0o600) -> Iterator[tuple[str, int]]:
+    """Give path and descriptor of a new file of this call's own, gone afterwards unless it was renamed.
 
-    Whoever could not read the file source cannot read it either. What others left is cleared away.
+    What others left is cleared away.
     """
     for name in os.listdir(folder):
         if _UNFINISHED.fullmatch(name):
             remove_if_left(os.path.join(folder, name))
     path = os.path.join(folder, f"projects-{os.urandom(4).hex()}.unfinished")
-    descriptor = create_held(path, 0o666 if source == MEMORY else 0o600)
+    descriptor = create_held(path, mode)
     try:
-        if source != MEMORY:
-            copy_permissions(source, descriptor)
-        yield path
+        yield path, descriptor
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -167,7 +169,7 @@ def copied(path: str, target: str) -> Iterator[Session]:
         copy_path = MEMORY
         if target != MEMORY:
             try:
-                copy_path = stack.enter_context(_unfinished_file(os.path.dirname(target), target))
+                copy_path, _ = stack.enter_context(_unfinished_file(os.path.dirname(target)))
                 _copy(backup, copy_path, None)
             except OSError as error:
                 raise StoreUnavailable(f"cannot copy the backup beside {target}: {error.strerror}") from error
