@@ -20,7 +20,7 @@ from projects_wsgi import SQLiteStore, StoreUnavailable, transfer
 from projects_wsgi.storage import upkeep
 
 from ..support.databases import connect, names
-from ..support.process import environment, refusal, run, start_together
+from ..support.process import environment, refusal, run, running_server, start_together
 from ..test_transfer import project
 
 # The path
@@ -465,6 +465,32 @@ def test_who_only_looks_leaves_nothing_that_shuts_the_owner_out(
 
 @needs_root
 @pytest.mark.parametrize("look", LOOKS)
+def test_an_owner_who_looks_while_nobody_may_write_is_not_shut_out_afterwards(
+    shared: Path, look: Callable[[Path], str]
+) -> None:
+    for user in (OWNER, os.geteuid()):
+        shared.chmod(0o444)
+        assert as_user(user, lambda: look(shared)) in ("[]", "['default']")
+        shared.chmod(0o644)
+        assert as_user(OWNER, lambda: SQLiteStore(shared).update("default", "x")).startswith("Project(")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "prefix",
+    [["setpriv", "--bounding-set=-all", "--inh-caps=-all"], ["unshare", "--user", "--map-root-user"]],
+)
+def test_a_root_without_a_roots_rights_leaves_nothing_that_shuts_the_owner_out(
+    shared: Path, prefix: list[str]
+) -> None:
+    assert run("check", "--db", str(shared), cwd=shared.parent, prefix=prefix).returncode == 0
+    with running_server("--read-only", "--db", str(shared), cwd=shared.parent, prefix=prefix) as server:
+        assert server.ask("GET", "/v1/projects")[0] == 200
+    assert as_user(OWNER, lambda: SQLiteStore(shared).create("x")).startswith("Project(")
+
+
+@needs_root
+@pytest.mark.parametrize("look", LOOKS)
 def test_a_log_that_only_the_owner_can_read_is_not_ignored(shared: Path, look: Callable[[Path], str]) -> None:
     def die() -> None:
         store = SQLiteStore(shared)
@@ -498,6 +524,29 @@ def test_who_looks_while_the_owner_serves_sees_what_it_writes(shared: Path) -> N
 
 
 @needs_root
+def test_a_file_beside_it_that_can_no_longer_be_written_is_named(shared: Path) -> None:
+    def work() -> None:
+        with closing(SQLiteStore(shared)) as store:
+            store.list_rows()
+            for suffix in ("-wal", "-shm"):
+                shared.with_name(f"p.db{suffix}").chmod(0o444)
+            store.create("x")
+
+    text = as_user(OWNER, work)
+    assert f"the file {shared}-shm is not readable and writable" in text
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_a_folder_where_sqlite_keeps_a_file_is_refused(file: Path, suffix: str) -> None:
+    for _ in ("for a new file", "for one that exists"):
+        folder = file.with_name(f"{file.name}{suffix}")
+        folder.mkdir()
+        assert f"{folder} is a folder, where SQLite keeps a file; move it away" in refusal(cwd=file.parent)
+        folder.rmdir()
+        SQLiteStore(file).close()
+
+
+@needs_root
 def test_a_database_whose_log_is_gone_from_under_another_users_process_is_refused(shared: Path) -> None:
     is_ready, is_over = os.pipe(), os.pipe()
 
@@ -522,16 +571,17 @@ def test_a_database_whose_log_is_gone_from_under_another_users_process_is_refuse
 
 
 @needs_root
+@pytest.mark.parametrize("mode", [0o600, 0o444])
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 def test_a_start_that_fails_for_a_file_beside_it_names_that_file_and_its_owner(
-    shared: Path, suffix: str
+    shared: Path, suffix: str, mode: int
 ) -> None:
     companion = shared.with_name(f"p.db{suffix}")
     shared.with_name("p.db-wal").touch()
     shared.with_name("p.db-wal").chmod(0o666)
     companion.touch()
-    companion.chmod(0o600)
-    text = as_user(OWNER, lambda: SQLiteStore(shared).create("x"))
+    companion.chmod(mode)
+    text = as_user(OWNER, lambda: SQLiteStore(shared))
     assert f"the file {companion} is not readable and writable" in text
     assert "it belongs to user root" in text
 

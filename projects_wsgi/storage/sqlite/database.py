@@ -169,17 +169,26 @@ def diagnosis(path: str) -> str:
         return ""
     if not os.path.isdir(folder):
         return f"there is no folder {folder}; make it first"
+    if reason := unusable_file(path):
+        return reason
+    if not os.access(folder, os.W_OK | os.X_OK):  # where SQLite keeps its log as well
+        return f"the folder {folder} is not writable; change its permissions or choose another file"
+    return "" if os.path.exists(path) else "there is no such file"
+
+
+def unusable_file(path: str) -> str:
+    """Say why a database file that is there, or one beside it, cannot be read and written; or ""."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         file = f"{path}{suffix}"
+        name = f"the file {file}" if suffix else "the file"
+        if os.path.isdir(file):
+            return f"{file} is a folder, where SQLite keeps a file; move it away"
         if os.path.exists(file) and not os.access(file, os.R_OK | os.W_OK):
-            name = f"the file {file}" if suffix else "the file"
             return (
                 f"{name} is not readable and writable; change its permissions or choose another file"
                 f" (it belongs to {user_name(os.stat(file).st_uid)})"
             )
-    if not os.access(folder, os.W_OK | os.X_OK):  # where SQLite keeps its log as well
-        return f"the folder {folder} is not writable; change its permissions or choose another file"
-    return "" if os.path.exists(path) else "there is no such file"
+    return ""
 
 
 def user_name(number: int) -> str:

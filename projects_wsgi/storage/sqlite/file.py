@@ -31,6 +31,7 @@ from .database import (
     identity_of,
     size_of,
     status_of,
+    unusable_file,
     user_name,
 )
 from .log import check_log
@@ -39,6 +40,9 @@ logger = logging.getLogger("projects_wsgi")
 
 # What SQLite says, among others, where processes cannot share the memory that its log needs.
 _WITHOUT_SHARED_MEMORY = ("unable to open database file", "disk I/O error")
+
+# What it says where a part of the log that it looks for is not there.
+_WITHOUT_A_PART = ("disk I/O error", "database disk image is malformed")
 
 _MAX_PATH = 504  # bytes; SQLite opens no longer one, with the names of the files beside it
 
@@ -178,7 +182,9 @@ class File(Database):
             try:
                 _, frames, _ = session.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 (page_size,) = session.execute("PRAGMA page_size").fetchone()
-            except sqlite3.DatabaseError:  # a part that it looked for is not there
+            except sqlite3.DatabaseError as error:
+                if str(error) not in _WITHOUT_A_PART:
+                    raise
                 continue
             size = size_of(self._log)
             if frames <= 0 or size >= 32 + frames * (24 + page_size):  # sqlite.org/fileformat2.html, 4.1
@@ -229,9 +235,9 @@ class File(Database):
 
     def _open(self, deadline: float) -> None:
         """Open the file with this version's tables, and with SQLite's log where there can be one."""
-        if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
+        if reason := unusable_file(self.path):
             # SQLite would open it all the same, for reading only.
-            raise StoreUnavailable(f"cannot use the database {self.path}: {diagnosis(self.path)}")
+            raise StoreUnavailable(f"cannot use the database {self.path}: {reason}")
         check_log(self.path, deadline)
         try:
             self._open_and_migrate(deadline, may_use_log=True)
@@ -352,18 +358,20 @@ def mode_to_look(path: str, mode: str) -> str:
 
     mode: how its own user does. Raises StoreUnavailable if only that user can.
     """
-    try:
-        owner = os.stat(path).st_uid
-    except OSError:
+    status = status_of(path)
+    if status is None:
         return mode  # for SQLite to find out
-    is_owner = not hasattr(os, "geteuid") or os.geteuid() in (0, owner)
-    if is_owner and os.access(os.path.dirname(path), os.W_OK):
-        return mode if os.access(path, os.W_OK) else READ
+    # What SQLite makes beside a file gets its mode, and if root makes it, its owner. A root that may not
+    # write to other users' files may not give them any either.
+    is_owner = not hasattr(os, "geteuid") or os.geteuid() in (0, status.st_uid)
+    is_writable = status.st_mode & stat.S_IWUSR and os.access(path, os.W_OK)
+    if is_owner and is_writable and os.access(os.path.dirname(path), os.W_OK):
+        return mode
     if os.path.exists(f"{path}-wal") and os.path.exists(f"{path}-shm"):
         return READ
     if size_of(f"{path}-wal") or size_of(f"{path}-journal"):
         raise StoreUnavailable(
             f"the database {path} has a log beside it that cannot be read here: open and close it once where"
-            f" it can be written, as {user_name(owner)}"
+            f" it can be written, as {user_name(status.st_uid)}"
         )
     return READ_UNCHANGING
