@@ -158,6 +158,17 @@ def test_of_other_versions_only_what_they_have_is_read(
     assert brief(brought_from(phoenix)) == expected
 
 
+def test_the_case_of_names_does_not_matter(tmp_path: Path) -> None:
+    file = tmp_path / "old.db"
+    with connect(file) as owner:
+        owner.execute("CREATE TABLE Projects (Id INTEGER PRIMARY KEY AUTOINCREMENT, NAME)")
+        owner.execute("INSERT INTO projects VALUES (1, 'default'), (9, 'a'), (12, 'b')")
+        owner.execute("DELETE FROM projects WHERE id = 12")
+    with open_source(str(file)) as source:
+        assert [number for number, _ in source.numbered] == [1, 9]
+        assert source.last_id() == 12
+
+
 def test_columns_that_are_missing_are_filled_in(tmp_path: Path) -> None:
     file = tmp_path / "old.db"
     with connect(file) as owner:

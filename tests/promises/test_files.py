@@ -56,6 +56,36 @@ def test_a_database_of_another_program_is_refused_untouched(file: Path, version:
     assert untouched(file) == before
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE Projects (x)",
+        "CREATE TABLE projects_listed (x)",
+        "CREATE VIEW PROJECTS AS SELECT x FROM theirs",
+        "CREATE INDEX projects ON theirs (x)",
+        "CREATE INDEX Projects_Listed ON theirs (x)",
+    ],
+)
+def test_whatever_has_a_name_that_is_needed_is_left_untouched(file: Path, statement: str) -> None:
+    with connect(file) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+        connection.execute(statement)
+    before = untouched(file)
+    with pytest.raises(StoreUnavailable, match="belongs to another program"):
+        SQLiteStore(file)
+    assert untouched(file) == before
+
+
+def test_a_hosts_trigger_may_have_any_name(file: Path) -> None:
+    with connect(file) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+        for name in ("projects", "projects_listed"):
+            connection.execute(f"CREATE TRIGGER {name} AFTER INSERT ON mine BEGIN SELECT 1; END")
+    for _ in ("a new table", "one that exists"):
+        with closing(SQLiteStore(file)) as store:
+            assert names(store) == ["default"]
+
+
 def test_a_hosts_database_gets_the_table_beside_its_own(file: Path) -> None:
     with connect(file) as connection:
         connection.execute("CREATE TABLE users (name TEXT)")

@@ -28,7 +28,10 @@ MIGRATIONS: Sequence[Sequence[str]] = (
             VALUES (1, 'default', 'default', 'standard', {NOW}, {NOW}, 'Default project')""",
     ),
 )
+# What has a name that they need, in SQLite's eyes: case tells no names apart, and triggers have their own.
+_MADE = "type <> 'trigger' AND name COLLATE NOCASE IN ('projects', 'projects_listed')"
 _COLUMNS = {"id", "name", "folded_name", "kind", "created_at", "updated_at", "description"}
+_OF_PROJECTS = "name = 'projects' COLLATE NOCASE"
 
 
 def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
@@ -45,24 +48,28 @@ def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
             f"the database {path} has schema version {version}, but this program knows only versions up"
             f" to {len(MIGRATIONS)}: upgrade projects_wsgi or choose another file"
         )
-    is_ours = columns >= _COLUMNS if version else not columns  # a host may add columns of its own
+    if version:
+        is_ours = columns >= _COLUMNS  # a host may add columns of its own
+    else:
+        is_ours = not session.execute(f"SELECT 1 FROM sqlite_master WHERE {_MADE}").fetchone()
     if not is_ours:
         raise StoreUnavailable(f"the database {path} belongs to another program: choose another file")
     return int(version)
 
 
 def columns_of(session: Session, table: str) -> set[str]:
-    """Return the names of a table's columns, none if there is no such table."""
+    """Return the names of a table's columns, in small letters; none if there is no such table."""
     # PRAGMA table_info might answer from what the connection remembers; a query never does.
-    if not session.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+    sql = "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
+    if not session.execute(sql, (table,)).fetchone():
         return set()
-    return {column[0] for column in session.execute(f"SELECT * FROM {table} LIMIT 0").description}
+    return {column[0].lower() for column in session.execute(f"SELECT * FROM {table} LIMIT 0").description}
 
 
 def last_id(session: Session) -> int:
     """Return the largest id that was ever given; 0 where that is not noted."""
     if columns_of(session, "sqlite_sequence"):
-        row = session.execute("SELECT seq FROM sqlite_sequence WHERE name = 'projects'").fetchone()
+        row = session.execute(f"SELECT seq FROM sqlite_sequence WHERE {_OF_PROJECTS}").fetchone()
         if row and isinstance(row[0], int):
             return row[0]
     return 0
@@ -70,7 +77,7 @@ def last_id(session: Session) -> int:
 
 def reserve_ids(session: Session, last_id: int) -> None:
     """See to it that the next id that is given is larger than this one."""
-    session.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'projects'", (last_id,))
+    session.execute(f"UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE {_OF_PROJECTS}", (last_id,))
 
 
 def is_copy(session: Session) -> bool:
