@@ -14,10 +14,11 @@ import pytest
 import webtest
 
 from projects_wsgi import SQLiteStore, StoreUnavailable, make_app
+from projects_wsgi.storage.sqlite import schema
 from projects_wsgi.storage.sqlite.file import real_path
 
 from ..support.databases import connect, names
-from ..support.process import refusal
+from ..support.process import refusal, run
 
 # At the start
 
@@ -74,6 +75,25 @@ def test_whatever_has_a_name_that_is_needed_is_left_untouched(file: Path, statem
     with pytest.raises(StoreUnavailable, match="belongs to another program"):
         SQLiteStore(file)
     assert untouched(file) == before
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+def test_a_file_that_cannot_keep_every_character_is_refused_untouched(file: Path, encoding: str) -> None:
+    with connect(file) as connection:
+        connection.execute(f"PRAGMA encoding = '{encoding}'")
+        connection.execute("CREATE TABLE mine (x)")
+    before = untouched(file)
+    with pytest.raises(StoreUnavailable, match=f"keeps texts in {encoding}.*choose another file"):
+        SQLiteStore(file)
+    with connect(file) as connection:  # as this program once did
+        connection.execute("PRAGMA user_version = 1")
+        for statement in schema.MIGRATIONS[0]:
+            connection.execute(statement)
+    before = untouched(file)
+    assert f"keeps texts in {encoding}" in refusal(cwd=file.parent)
+    assert f"keeps texts in {encoding}" in refusal("restore", file.name, "--db", "new.db", cwd=file.parent)
+    assert untouched(file) == before
+    assert run("import", file.name, "--db", "other.db", cwd=file.parent).returncode == 0
 
 
 def test_a_hosts_trigger_may_have_any_name(file: Path) -> None:

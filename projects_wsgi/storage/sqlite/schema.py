@@ -37,7 +37,8 @@ _OF_PROJECTS = "name = 'projects' COLLATE NOCASE"
 def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
     """Begin a transaction and return the version of a file's tables in it; 0: there are none yet.
 
-    Raises StoreUnavailable where they are another program's, or newer; then close the connection.
+    Raises StoreUnavailable where they are another program's, or newer, or where the file cannot keep every
+    text; then close the connection.
     """
     session.execute(begin)
     (version,) = session.execute("PRAGMA user_version").fetchone()
@@ -54,6 +55,12 @@ def read_version(session: Session, path: str, begin: str = "BEGIN") -> int:
         is_ours = not session.execute(f"SELECT 1 FROM sqlite_master WHERE {_MADE}").fetchone()
     if not is_ours:
         raise StoreUnavailable(f"the database {path} belongs to another program: choose another file")
+    (encoding,) = session.execute("PRAGMA encoding").fetchone()
+    if encoding != "UTF-8":  # SQLite makes U+FFFD of some characters that it reads in UTF-16
+        raise StoreUnavailable(
+            f"the database {path} keeps texts in {encoding}, which loses some characters: choose another"
+            " file; projects that are in this one can be imported"
+        )
     return int(version)
 
 
