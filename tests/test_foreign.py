@@ -20,7 +20,7 @@ from projects_wsgi.model import ProjectsInvalid
 from projects_wsgi.transfer import open_source
 
 from .support.databases import connect
-from .support.process import environment
+from .support.process import environment, refusal
 from .test_transfer import project
 
 FIXTURE = Path(__file__).parent / "phoenix" / "phoenix-20.26.1.db.gz"
@@ -294,6 +294,31 @@ def test_the_copy_of_a_log_goes_when_it_is_read(phoenix: Path, tmp_path: Path, m
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     assert len(brought_from(folder / "phoenix.db")) == 4
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "prefix", "text"),
+    [
+        (0o000, [], "cannot read {}-wal: Permission denied"),
+        (
+            0o600,
+            ["prlimit", "--fsize=0"],
+            "cannot copy {} to a temporary file: No usable temporary directory",
+        ),
+        (0o600, ["prlimit", "--fsize=9999"], "cannot copy {} to a temporary file: File too large; TMPDIR"),
+    ],
+)
+def test_a_log_that_cannot_be_copied_is_told_in_one_line(
+    phoenix: Path, mode: int, prefix: list[str], text: str
+) -> None:
+    leave_log(phoenix)
+    phoenix.with_name("phoenix.db-shm").unlink()
+    phoenix.with_name("phoenix.db-wal").chmod(mode)
+    if os.geteuid() == 0:
+        prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *prefix]
+    line = refusal("import", "phoenix.db", "--db", "new.db", cwd=phoenix.parent, prefix=prefix)
+    assert text.format(phoenix) in line
+    assert not phoenix.with_name("new.db").exists()
 
 
 def test_to_look_at_a_file_ends_no_lock_that_the_process_has_on_it(tmp_path: Path) -> None:

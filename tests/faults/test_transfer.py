@@ -105,6 +105,23 @@ def test_a_full_disk_for_temporary_files_is_told(disk: Disk, tmp_path: Path) -> 
     assert sorted(it.name for it in tmp_path.iterdir()) == ["disk", "many"]
 
 
+def test_a_disk_without_room_for_a_copy_of_a_log_is_told(disk: Disk, tmp_path: Path) -> None:
+    program = (
+        "import os, sqlite3; connection = sqlite3.connect('phoenix.db', isolation_level=None);"
+        "connection.execute('PRAGMA journal_mode = WAL');"
+        "connection.execute('CREATE TABLE projects (id INTEGER PRIMARY KEY, name, description)');"
+        "connection.execute(\"INSERT INTO projects VALUES (2, 'x', zeroblob(2000000))\"); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    phoenix, new = tmp_path / "phoenix.db", tmp_path / "new.db"
+    phoenix.with_name("phoenix.db-shm").unlink()
+    command = ("import", str(phoenix), "--db", str(new))
+    line = refusal(*command, cwd=tmp_path, prefix=disk.prefix, TMPDIR=str(disk.folder))
+    assert f"there is no room to copy {phoenix} to a temporary file; TMPDIR says where" in line
+    assert list(disk.outside.iterdir()) == []
+    assert not new.exists()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a million lines in it."""

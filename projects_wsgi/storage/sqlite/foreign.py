@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import shutil
@@ -11,7 +12,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from ...model import DEFAULT_PROJECT_ID, PLAYGROUND_PROJECT_NAME, ProjectKind, StoreUnavailable
+from ...model import (
+    DEFAULT_PROJECT_ID,
+    PLAYGROUND_PROJECT_NAME,
+    ProjectKind,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
 from ..pool import Session
 from .database import READ, READ_UNCHANGING, Database, size_of
 from .file import opened, real_path
@@ -56,14 +64,27 @@ def _copied(path: str) -> Iterator[str]:
     """Give the path of a copy of a file and its log, which are as they were at one moment."""
     source = Database(path)
     source.take_for_unchanging()
-    with tempfile.TemporaryDirectory() as folder:
-        copy = os.path.join(folder, "copy")
+    with contextlib.ExitStack() as stack:
         try:
+            copy = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "copy")
             for suffix in ("", "-wal"):
                 shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-        finally:
+        except OSError as error:
             source.check_unchanged()
+            raise _translated(error, path) from error
+        source.check_unchanged()
         yield copy
+
+
+def _translated(error: OSError, path: str) -> StoreError:
+    """Return the error for one that kept a file and its log from being copied."""
+    if error.errno == errno.ENOSPC:
+        return StoreFull(f"there is no room to copy {path} to a temporary file; TMPDIR says where it is made")
+    if error.filename in (path, f"{path}-wal") and error.filename2 is None:
+        return StoreUnavailable(f"cannot read {error.filename}: {error.strerror}")
+    return StoreUnavailable(
+        f"cannot copy {path} to a temporary file: {error.strerror}; TMPDIR says where it is made"
+    )
 
 
 def _select(session: Session, path: str) -> Iterator[ForeignRow]:
