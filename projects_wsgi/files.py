@@ -6,6 +6,9 @@ import contextlib
 import errno
 import os
 
+# What keeps a file from getting another's owner: the user has no right to, the user namespace does not know
+# the owner (EINVAL), the file system has no owners.
+_OWNER_ERRORS = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # a file system that syncs no folders
 _ACCESS_LIST = "system.posix_acl_access"  # acl(5); Linux has it as an extended attribute
 
@@ -18,7 +21,7 @@ def create_held(path: str, mode: int = 0o600) -> int:
     while True:
         remove_if_left(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
-        if _hold(path, descriptor):
+        if _hold(path, descriptor) is not False:
             return descriptor
         os.close(descriptor)  # another process has just taken it for left
 
@@ -26,7 +29,10 @@ def create_held(path: str, mode: int = 0o600) -> int:
 def remove_if_left(path: str) -> None:
     """Remove a file of create_held whose maker is gone without having removed it."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR)
+        try:
+            descriptor = os.open(path, os.O_RDWR)  # without which NFS locks nothing
+        except PermissionError:  # it has got the mode of one that nobody may write
+            descriptor = os.open(path, os.O_RDONLY)
         try:
             if _hold(path, descriptor):
                 os.unlink(path)
@@ -34,15 +40,23 @@ def remove_if_left(path: str) -> None:
             os.close(descriptor)
 
 
-def _hold(path: str, descriptor: int) -> bool:
-    """Hold an open file; tell whether nobody else did, and it is still the one at its path."""
+def _hold(path: str, descriptor: int) -> bool | None:
+    """Hold an open file; tell whether nobody else did, and it is still the one at its path.
+
+    None: nobody can tell, because its file system has no locks.
+    """
     try:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except ImportError:  # Windows, which removes no file that is open
         return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except OSError:
         return False
 
@@ -61,7 +75,9 @@ def copy_permissions(source: str, descriptor: int, *, must_keep_owner: bool = Fa
         os.fchown(descriptor, status.st_uid, status.st_gid)
         # Before the mode, whose group bits would let in the users of a list that the folder has given.
         has_all = _copy_access_list(source, descriptor)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in _OWNER_ERRORS:
+            raise
         if must_keep_owner:
             owner = f"{status.st_uid}:{status.st_gid}"
             reason = f"it belongs to another user or group ({owner}); run this as that user or as root"

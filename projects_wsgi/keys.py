@@ -240,7 +240,9 @@ def _open_new(path: str) -> int:
             return create_held(path)
         except FileExistsError:
             if time.monotonic() > deadline:
-                raise KeysError(f"{path} exists: another process is changing the keys; try again") from None
+                raise KeysError(
+                    f"{path} exists: another process is changing the keys; try again, or remove it if none is"
+                ) from None
             time.sleep(0.02)
 
 

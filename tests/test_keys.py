@@ -324,6 +324,35 @@ def test_while_another_process_changes_the_file_nobody_else_does(
     assert [path.name for path in keys_file.parent.iterdir()] == ["projects.keys"]
 
 
+def test_what_was_killed_with_the_mode_of_keys_that_nobody_may_write_is_no_obstacle(keys_file: Path) -> None:
+    add_key(keys_file, "one", Role.ADMIN)
+    keys_file.chmod(0o400)
+    keys_file.with_name("projects.keys.unfinished").touch(0o400)
+    prefix = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    result = run("keys", "add", "two", "--role", "viewer", cwd=keys_file.parent, prefix=prefix)
+    assert result.returncode == 0, result.stderr
+    assert [key.name for key in read_keys(keys_file)] == ["one", "two"]
+    assert stat.S_IMODE(keys_file.stat().st_mode) == 0o400
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def test_on_a_file_system_without_locks_keys_are_changed_by_one_at_a_time(
+    keys_file: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    monkeypatch.setattr("projects_wsgi.keys._LOCK_SECONDS", 0.1)
+    add_key(keys_file, "one", Role.ADMIN)
+    keys_file.with_name("projects.keys.unfinished").touch()
+    with pytest.raises(KeysError, match="try again, or remove it if none is"):
+        add_key(keys_file, "two", Role.ADMIN)
+    keys_file.with_name("projects.keys.unfinished").unlink()
+    revoke_key(keys_file, "one")
+    assert read_keys(keys_file) == []
+
+
 def test_a_change_waits_for_another_until_that_ends(keys_file: Path) -> None:
     other = create_held(f"{keys_file}.unfinished")
     ended = []

@@ -140,11 +140,12 @@ def _copy(session: Session, path: str, progress: Progress | None) -> None:
 def _publish(unfinished: str, path: str, *, overwrite: bool) -> None:
     """Give a file its name, which only with overwrite may be another's already."""
     if not overwrite:
-        with contextlib.suppress(FileNotFoundError, PermissionError, NotImplementedError, AttributeError):
+        try:
             os.link(unfinished, path)
             return
-        if os.path.lexists(path):  # on a file system without links
-            raise FileExistsError(f"{path} exists already")
+        except (OSError, NotImplementedError, AttributeError):  # it exists, or there are no links
+            if os.path.lexists(path):
+                raise FileExistsError(f"{path} exists already") from None
     os.replace(unfinished, path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pty
 import re
@@ -25,6 +26,9 @@ from projects_wsgi.storage import upkeep
 from ..support.access_lists import access_list, set_access_list
 from ..support.databases import connect, names
 from ..support.process import environment, refusal, run, running_server, start_together
+
+# Held to permissions like anybody else, unlike the superuser.
+AS_USER = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
 
 WRITE = """
 import itertools, sys
@@ -333,9 +337,8 @@ def test_a_database_that_nobody_may_write_is_copied_with_its_mode(tmp_path: Path
     with closing(SQLiteStore(tmp_path / "projects.db")) as store:
         store.create("kept")
     (tmp_path / "projects.db").chmod(0o444)
-    prefix = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
     for extra in ([], ["--force"]):
-        assert run(command, "copy", *extra, cwd=tmp_path, prefix=prefix).returncode == 0
+        assert run(command, "copy", *extra, cwd=tmp_path, prefix=AS_USER).returncode == 0
     assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o444
     assert b"kept" in (tmp_path / "copy").read_bytes()
 
@@ -346,19 +349,70 @@ def test_a_backup_has_the_access_list_of_the_database(file: Path, file_store: SQ
     assert access_list(file.with_name("copy.db")) == wanted
 
 
-@pytest.mark.parametrize("call", ["fchown", "setxattr"])
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        *(("fchown", number) for number in (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)),
+        ("setxattr", errno.ENOTSUP),
+    ],
+)
 def test_where_a_group_or_an_access_list_cannot_be_kept_the_group_may_not_read_a_backup(
-    file: Path, file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, call: str
+    file: Path, file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError if call == "fchown" else OSError(errno.ENOTSUP, "Operation not supported")
-
     file.chmod(0o660)
     if call == "setxattr":
         set_access_list(file)
-    monkeypatch.setattr(os, call, refuse)
+    monkeypatch.setattr(os, call, failing(number))
     file_store.backup(file.with_name("copy.db"))
     assert stat.S_IMODE(file.with_name("copy.db").stat().st_mode) == 0o600
+
+
+def failing(number: int) -> Callable[..., None]:
+    """Return a call to the system that fails as it does where a file system cannot do it."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK])
+def test_on_a_file_system_without_links_a_backup_is_made_and_overwrites_nothing(
+    file: Path, file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "link", failing(number))
+    copy = file.with_name("copy.db")
+    file_store.backup(copy)
+    assert is_whole(copy)
+    before = copy.read_bytes()
+    with pytest.raises(FileExistsError, match="exists already"):
+        file_store.backup(copy)
+    assert copy.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def test_on_a_file_system_without_locks_a_backup_is_made_and_clears_nothing_away(
+    file: Path, file_store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", failing(number))
+    other = file.with_name("projects-01234567.unfinished")  # which may be in use
+    other.touch()
+    file_store.backup(file.with_name("copy.db"))
+    assert is_whole(file.with_name("copy.db"))
+    assert list(file.parent.glob("*.unfinished")) == [other]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_where_the_owner_of_a_database_has_no_number_a_backup_is_made_and_its_group_may_not_read_it(
+    file: Path,
+) -> None:
+    SQLiteStore(file).close()
+    file.chmod(0o664)
+    os.chown(file, 4242, 4242)
+    prefix = ["unshare", "--user", "--map-root-user"]
+    assert run("backup", "copy.db", cwd=file.parent, prefix=prefix).returncode == 0
+    assert is_whole(file.with_name("copy.db"))
+    assert stat.S_IMODE(file.with_name("copy.db").stat().st_mode) == 0o604
 
 
 def test_any_number_of_backups_to_one_path_succeed_and_none_spoils_another(
@@ -441,6 +495,11 @@ with upkeep.opened_as_it_is("projects.db") as session:
     assert len(list(file.parent.glob("*.unfinished"))) == 2
     file_store.backup(file.with_name("other.db"))
     assert len(list(file.parent.glob("*.unfinished"))) == 1
+    # One that was killed later has got the mode of its database.
+    left = file.with_name("projects-01234567.unfinished")
+    left.touch(0o440)
+    assert run("backup", "another.db", cwd=file.parent, prefix=AS_USER).returncode == 0
+    assert not left.exists()
     assert alive.communicate("\n" * 100)
     assert alive.returncode == 0
     assert is_whole(file.with_name("copy.db"))
