@@ -195,10 +195,13 @@ def back_up(database: str, destination: str, force: bool) -> None:
 
 
 def restore(database: str, backup: str) -> None:
-    """Replace the contents of a database, which may be in use, by a backup. Raises StoreError."""
+    """Replace the contents of a database, which may be in use, by a backup. Raises as import_."""
     _refuse_url(database, "pg_restore restores a PostgreSQL database")
-    with contextlib.closing(SQLiteStore(database)) as store:
-        store.restore(backup, _draw_progress)
+    if database == MEMORY:
+        raise CommandError("what is restored into :memory: would be gone at once; give --db")
+    # In this order: if the backup is not good, no database is made.
+    with upkeep.copied(backup, database) as copy, contextlib.closing(SQLiteStore(database)) as store:
+        store.restore_copy(copy, _draw_progress)
     _say(f"{database} holds what {backup} does", is_done=True)
 
 
@@ -238,7 +241,7 @@ def import_(
     began = time.monotonic()
     if database == MEMORY:
         raise CommandError("what is imported into :memory: would be gone at once; give --db")
-    if dry_run and not is_url(database) and not os.path.exists(database):
+    if dry_run and not is_url(database) and _is_new(database):
         database = MEMORY  # which holds what a new file would
     try:
         with (
@@ -336,6 +339,10 @@ def _open(database: str, schema: str | None, *, read_only: bool) -> Store:
         return open_store(database, read_only=read_only, schema=schema)
     except ValueError as error:
         raise CommandError(str(error)) from None
+
+
+def _is_new(database: str) -> bool:
+    return not os.path.exists(database) or (os.path.isfile(database) and os.path.getsize(database) == 0)
 
 
 def _refuse_url(database: str, instead: str) -> None:

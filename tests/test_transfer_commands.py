@@ -181,6 +181,11 @@ def test_a_dry_run_makes_no_database(tmp_path: Path) -> None:
     result = command("import", "-", "--dry-run", cwd=tmp_path, lines=LINES)
     assert result.stdout.startswith("to be done, and not done: 2 projects made, 1 updated, 0 skipped")
     assert list(tmp_path.iterdir()) == []
+    # An empty file is as good as none.
+    (tmp_path / "projects.db").touch()
+    again = command("import", "-", "--dry-run", cwd=tmp_path, lines=LINES)
+    assert again.stdout.startswith("to be done, and not done: 2 projects made, 1 updated, 0 skipped")
+    assert (tmp_path / "projects.db").stat().st_size == 0
 
 
 @pytest.mark.parametrize("direction", ["import", "export"])

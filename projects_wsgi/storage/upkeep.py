@@ -83,9 +83,13 @@ def new_file(path: str, source: str, *, overwrite: bool) -> Iterator[str]:
     except FileExistsError:
         raise
     except OSError as error:
-        is_missing = isinstance(error, (FileNotFoundError, PermissionError)) and not os.path.exists(path)
-        reason = diagnosis(path) if is_missing else ""
-        raise StoreUnavailable(f"cannot copy the database to {path}: {reason or error.strerror}") from error
+        raise StoreUnavailable(f"cannot copy the database to {path}: {_reason(error, path)}") from error
+
+
+def _reason(error: OSError, path: str) -> str:
+    """Say why no file can be made at a path, or beside what is there."""
+    is_missing = isinstance(error, (FileNotFoundError, PermissionError)) and not os.path.exists(path)
+    return (diagnosis(path) if is_missing else "") or str(error.strerror)
 
 
 def _refusal(source: str, path: str) -> str:
@@ -108,9 +112,10 @@ def _unfinished_file(folder: str, mode: int = 0o600) -> Iterator[tuple[str, int]
 
     What others left is cleared away.
     """
-    for name in os.listdir(folder):
-        if _UNFINISHED.fullmatch(name):
-            remove_if_left(os.path.join(folder, name))
+    with contextlib.suppress(OSError):  # whoever may write to a folder need not be one who may list it
+        for name in os.listdir(folder):
+            if _UNFINISHED.fullmatch(name):
+                remove_if_left(os.path.join(folder, name))
     path = os.path.join(folder, f"projects-{os.urandom(4).hex()}.unfinished")
     descriptor = create_held(path, mode)
     try:
@@ -156,11 +161,16 @@ def _publish(unfinished: str, path: str, *, overwrite: bool) -> None:
 def copied(path: str, target: str) -> Iterator[Session]:
     """Give a session on a copy of a backup, which is good, beside the database that will hold it.
 
-    path: of the backup. target: of the database. Raises StoreError.
+    path: of the backup. target: of the database, which is not made. Raises StoreError.
     """
+    if target != MEMORY:
+        target = real_path(target)
     with contextlib.ExitStack() as stack:
         backup = stack.enter_context(opened_as_it_is(path))
-        if schema.read_version(backup, path) < len(schema.MIGRATIONS):
+        version = schema.read_version(backup, path)
+        if version == 0:
+            raise StoreUnavailable(f"{path} is no backup: it holds no projects")
+        if version < len(schema.MIGRATIONS):
             raise StoreUnavailable(f"the backup {path} is not of this version: open it once, then restore it")
         backup.execute("ROLLBACK")
         damage = _find_damage(backup)
@@ -173,7 +183,8 @@ def copied(path: str, target: str) -> Iterator[Session]:
                 copy_path, _ = stack.enter_context(_unfinished_file(os.path.dirname(target)))
                 _copy(backup, copy_path, None)
             except OSError as error:
-                raise StoreUnavailable(f"cannot copy the backup beside {target}: {error.strerror}") from error
+                reason = _reason(error, target)
+                raise StoreUnavailable(f"cannot copy the backup beside {target}: {reason}") from error
         source = stack.enter_context(Database(copy_path, synchronous="OFF").session(backup.deadline))
         if copy_path == MEMORY:
             backup.connection.backup(source.connection)
@@ -233,7 +244,8 @@ def find_faults(session: Session) -> list[str]:
     faults = _find_damage(session)
     if not faults:
         for table, row_id, parent, _ in session.execute("PRAGMA foreign_key_check"):
-            faults.append(f"row {row_id} of {table} refers to a row of {parent} that is not there")
+            row = "a row" if row_id is None else f"row {row_id}"  # some tables have no numbers
+            faults.append(f"{row} of {table} refers to a row of {parent} that is not there")
     session.driver.check_unchanged()
     return faults
 

@@ -262,6 +262,12 @@ def test_a_check_lists_what_is_wrong_and_exits_with_1(tmp_path: Path) -> None:
     result = run("check", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (1, "")
     assert result.stdout == "row 1 of traces refers to a row of projects that is not there\n"
+    with connect(file) as connection:
+        connection.execute("DROP TABLE traces")
+        connection.execute("CREATE TABLE spans (x PRIMARY KEY REFERENCES projects (id)) WITHOUT ROWID")
+        connection.execute("INSERT INTO spans VALUES (4711)")
+    result = run("check", cwd=tmp_path)
+    assert result.stdout == "a row of spans refers to a row of projects that is not there\n"
     content = file.read_bytes()
     file.write_bytes(content.replace(b"agent 5", b"agent 6"))
     result = run("check", cwd=tmp_path)
@@ -627,7 +633,7 @@ def test_ids_that_are_given_while_a_restore_goes_on_are_not_used_again(
         (lambda path: path.unlink(), "there is no database"),
         (lambda path: path.write_bytes(path.read_bytes()[:5000]), "is damaged|malformed"),
         (lambda path: path.write_text("not a database\n" * 100), "not a database"),
-        (lambda path: os.truncate(path, 0), "not of this version"),
+        (lambda path: os.truncate(path, 0), "is no backup: it holds no projects"),
         (lambda path: path.write_bytes(path.read_bytes().replace(b"good 1", b"good 2")), "is damaged"),
     ],
 )
@@ -646,10 +652,14 @@ def test_a_bad_backup_is_not_restored(
 
 def test_a_database_of_another_program_is_not_restored(store: Store, tmp_path: Path) -> None:
     assert isinstance(store, SQLiteStore)
-    with connect(tmp_path / "theirs.db") as connection:
-        connection.execute("CREATE TABLE projects (x)")
-    with pytest.raises(StoreUnavailable, match="belongs to another program"):
-        store.restore(tmp_path / "theirs.db")
+    for table, text in [
+        ("theirs", "theirs.db is no backup: it holds no projects"),
+        ("projects", "belongs to another program"),
+    ]:
+        with connect(tmp_path / "theirs.db") as connection:
+            connection.execute(f"CREATE TABLE {table} (x)")
+        with pytest.raises(StoreUnavailable, match=text):
+            store.restore(tmp_path / "theirs.db")
 
 
 def test_a_restore_waits_for_others_and_then_changes_nothing(file: Path) -> None:
@@ -724,4 +734,35 @@ def test_a_restore_makes_a_database_that_is_not_there(tmp_path: Path) -> None:
     assert run("restore", "backup.db", "--db", "new.db", cwd=tmp_path).returncode == 0
     with closing(SQLiteStore(tmp_path / "new.db")) as store:
         assert names(store) == ["good", "default"]
-    assert "there is no database" in refusal("restore", "missing.db", "--db", "new.db", cwd=tmp_path)
+
+
+def test_a_restore_that_fails_makes_no_database(tmp_path: Path) -> None:
+    with closing(SQLiteStore(":memory:")) as store:
+        store.create("good", "x" * 10_000)
+        store.backup(tmp_path / "backup.db")
+    (tmp_path / "damaged.db").write_bytes((tmp_path / "backup.db").read_bytes()[:-4096])
+    before = sorted(tmp_path.iterdir())
+    for backup, database, text in [
+        ("missing.db", "new.db", "there is no database"),
+        ("damaged.db", "new.db", "is damaged|malformed"),
+        ("backup.db", "missing/new.db", "there is no folder .*missing; make it first"),
+        ("backup.db", ".", "it is a folder; name a file"),
+        ("backup.db", ":memory:", "would be gone at once; give --db"),
+    ]:
+        assert re.search(text, refusal("restore", backup, "--db", database, cwd=tmp_path))
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_nobody_may_list_takes_copies_and_restores(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with closing(SQLiteStore(folder / "projects.db")) as store:
+        store.create("kept")
+    folder.chmod(0o300)
+    prefix = [*AS_USER[:1], f"{AS_USER[1]},-dac_read_search"] if AS_USER else []
+    for command in (["backup", "a.db"], ["export", "a.jsonl"], ["restore", "a.db"]):
+        line = [command[0], str(folder / command[1]), "--db", str(folder / "projects.db")]
+        result = run(*line, cwd=tmp_path, prefix=prefix)
+        assert (result.returncode, result.stderr) == (0, "")
+    folder.chmod(0o700)
+    assert sorted(it.name for it in folder.iterdir()) == ["a.db", "a.jsonl", "projects.db"]

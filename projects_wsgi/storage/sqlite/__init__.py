@@ -130,11 +130,13 @@ class SQLiteStore(Store):
         """
         if self._read_only:
             raise StoreReadOnly
-        with (
-            upkeep.copied(os.fspath(path), self.path) as source,
-            # Only now, because to check and to copy a backup takes long.
-            Loan(self._writers, self._busy_timeout) as session,
-        ):
+        # First, because to check and to copy a backup takes long.
+        with upkeep.copied(os.fspath(path), self.path) as copy:
+            self.restore_copy(copy, progress)
+
+    def restore_copy(self, source: Session, progress: upkeep.Progress | None = None) -> None:
+        """Replace all that the database holds by what a copy of a backup does; see upkeep.copied, restore."""
+        with Loan(self._writers, self._busy_timeout) as session:
             self._restorations += 1  # first: progress may raise when all is replaced
             upkeep.replace(source, session, progress)
 
