@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from projects_wsgi import StoreUnavailable
+from projects_wsgi import StoreError, StoreUnavailable
 from projects_wsgi.storage import open_store
 
 from ..support.cluster import PASSWORD, Cluster, running_cluster
+from ..support.databases import Database
 from ..support.process import running_server
+
+OURS = {"connect_timeout", "client_encoding", "application_name", "fallback_application_name"}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +93,66 @@ def test_what_the_url_leaves_out_comes_from_where_libpq_looks(
         assert process.ask("GET", "/v1/projects/default")[0] == 200
     place = "?service=phoenix" if "service" in url else f"owner@localhost:{guarded.port}/projects"
     assert place in process.output
+
+
+def test_every_parameter_may_be_given_also_those_that_we_give_ourselves(database: Database) -> None:
+    from psycopg import pq
+
+    places = {"host", "hostaddr", "port"}
+    names = {option.keyword.decode() for option in pq.Conninfo.get_defaults()} - places
+    assert names > OURS
+    for name in names:
+        with contextlib.suppress(*([] if name in OURS else [StoreError])):  # to many, 10 says nothing
+            open_store(f"{database.name}?{name}=10", **database.options).close()
+
+
+def test_the_name_of_an_application_is_the_one_that_the_url_gives(database: Database) -> None:
+    for name in ("application_name", "fallback_application_name"):
+        with (
+            closing(open_store(f"{database.name}?{name}=mine", **database.options)) as store,
+            store._reading() as session,
+        ):
+            assert session.execute("SHOW application_name").fetchone() == ("mine",)
+
+
+@pytest.mark.parametrize(
+    ("connect_timeout", "busy_timeout"), [("1", 25.0), ("1000", 0.1), ("0", 0.1), ("-1", 0.1)]
+)
+def test_of_connect_timeout_and_busy_timeout_the_smaller_one_ends_the_wait_for_a_connection(
+    connect_timeout: str, busy_timeout: float
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/x?connect_timeout={connect_timeout}"
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="timeout"):
+            open_store(url, busy_timeout=busy_timeout)
+        assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("text", ["x", "inf", "nan", PASSWORD])
+def test_a_connect_timeout_that_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="connect_timeout of the database's URL is no number") as caught:
+        open_store(f"postgresql:///x?connect_timeout={text}")
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("postgresql://h/x?conect_timeout=10", "invalid URI query parameter; check the names"),
+        ("postgresql://h/x?sslmode", "missing key/value separator"),
+        ("postgresql://h/x?a=b=c", "extra key/value separator"),
+        ("postgresql://a%zz@h/x", "invalid percent-encoded token"),
+        (f"postgresql://me@h/x?password=a&{PASSWORD}", "missing key/value separator"),
+        (f"postgresql://me@h/x?password=a&{PASSWORD}=b", "invalid URI query parameter"),
+    ],
+)
+def test_what_libpq_says_of_a_malformed_url_is_said_without_what_it_quotes(url: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match="the database's URL is malformed") as caught:
+        open_store(url)
+    assert complaint in str(caught.value)
+    assert PASSWORD not in str(caught.value)
+    assert "conect" not in str(caught.value)
 
 
 def test_a_server_whose_certificate_is_trusted_is_spoken_to_over_tls(encrypting: Cluster) -> None:

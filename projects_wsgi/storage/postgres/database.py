@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import re
@@ -69,10 +68,11 @@ class Database:
             given.setdefault("target_session_attrs", "primary")
         # Nothing but this, because behind a pooler others may get it too. In milliseconds.
         self._settings = f"SET statement_timeout = {max(1, int(1000 * busy_timeout))}"
+        self._connect_seconds = _parse_seconds(settings.get("connect_timeout"))
         self._parameters = {
+            "fallback_application_name": "projects_wsgi",
             **given,
             "client_encoding": "UTF8",
-            "fallback_application_name": "projects_wsgi",
             "autocommit": True,
             "prepare_threshold": None,  # behind a pooler, another client's statement may have the same name
             "cursor_factory": RawCursor,
@@ -94,8 +94,9 @@ class Database:
             time.sleep(_CROWDED_SECONDS)
 
     def _connect(self, deadline: float) -> Any:
-        seconds = max(_LEAST_CONNECT_SECONDS, int((deadline - time.monotonic()) / self._host_count))
-        connection = _connection_class().connect(**self._parameters, connect_timeout=seconds)
+        seconds = min(self._connect_seconds, (deadline - time.monotonic()) / self._host_count)
+        parameters = {**self._parameters, "connect_timeout": max(_LEAST_CONNECT_SECONDS, int(seconds))}
+        connection = _connection_class().connect(**parameters)
         try:
             connection.deadline = deadline + MORE_SECONDS
             connection.execute(self._settings)
@@ -169,7 +170,8 @@ def _parse_url(url: str) -> dict[str, Any]:
     """Return libpq's parameters. Raises ValueError, which shows nothing of a URL that may hold a password."""
     from psycopg import Error, conninfo
 
-    with contextlib.suppress(Error, UnicodeError):
+    complaint = ""
+    try:
         given: dict[str, Any] = conninfo.conninfo_to_dict(url)
         # Where a character of the password was not escaped, libpq may take a part of it for one of these.
         hosts = f"{given.get('host', '')}{given.get('hostaddr', '')}"
@@ -177,10 +179,25 @@ def _parse_url(url: str) -> dict[str, Any]:
         ports = str(given.get("port", ""))
         if not ("\0" in url or "@" in hosts + path or re.search("[^0-9,]", ports)):
             return given
+    except Error as error:
+        # What it quotes may be a part of the password.
+        complaint = ": " + re.split(r"[^\w /%-]", str(error), maxsplit=1)[0].strip()
+    except UnicodeError:
+        pass
     raise ValueError(
-        "the database's URL is malformed; in user and password, write %40 for @, %2F for /, %3A for : and %25"
-        " for %: postgresql://user:...@host:port/database"
+        f"the database's URL is malformed{complaint}; check the names of its parameters, and in user and"
+        " password write %40 for @, %2F for /, %3A for :, %3F for ?, %26 for & and %25 for %:"
+        " postgresql://user:...@host:port/database?parameter=value"
     )
+
+
+def _parse_seconds(text: str | None) -> float:
+    """Return how long a connection may take to be made: 0 or less is for ever. Raises ValueError."""
+    try:
+        seconds = int(float(text or 0))
+    except (ValueError, OverflowError):
+        raise ValueError("the connect_timeout of the database's URL is no number of seconds") from None
+    return seconds if seconds > 0 else math.inf
 
 
 @functools.cache
