@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Callable, NoReturn
@@ -16,7 +15,7 @@ from .auth import KeysError, Role
 from .commands import PROGRAM
 from .model import StoreError
 from .options import API_KEY, DATABASE, KEYS, OPTIONS, PORT, SCHEMA, Option
-from .storage import CONFLICT_RULES
+from .storage import CONFLICT_RULES, without_password
 
 _KEYS_FILE = KEYS._replace(default=commands.KEYS_FILE, help="the keys file")  # which keys commands need
 _EXISTING = DATABASE._replace(help="the SQLite file")  # which these commands do not make
@@ -78,15 +77,9 @@ def _fail(text: str) -> int:
     """Print an error, if there is a text; return the exit status."""
     with contextlib.suppress(OSError):
         if text:
-            print(f"{PROGRAM}: {_without_passwords(text)}", file=sys.stderr)
+            print(f"{PROGRAM}: {text}", file=sys.stderr)
     _let_go_of_output()
     return 2
-
-
-def _without_passwords(text: str) -> str:
-    """Return a text without the password of a URL, which may have been given in any wrong place."""
-    # Where it was taken for a path, one slash is left of the two.
-    return re.sub("(:/+[^:@]*):.*@", r"\1:...@", text, flags=re.DOTALL)
 
 
 def _let_go_of_output() -> None:
@@ -107,17 +100,20 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
     options = vars(settings).pop("options")
     for name in {option.name for option in OPTIONS}.difference(option.name for option in options):
         vars(settings).pop(name, None)  # which may be given before a command that has no use for it
+    for name in vars(settings).keys() - {option.name for option in options}:
+        _refuse_password(parser, name, getattr(settings, name), f"argument {name}")
     for option in options:
         text, source = getattr(settings, option.name, None), f"argument {option.flag}"
         if text is None:
             text, source = environ.get(option.variable) or None, f"environment variable {option.variable}"
             if option is PORT and text is not None and "://" in text:
-                shown = _without_passwords(text)
+                shown = without_password(text)
                 commands.warn(
                     f"{source} is {shown!r}, as Kubernetes sets it for a service of that name; port"
                     f" {option.default} is used"
                 )
                 text = None
+        _refuse_password(parser, option.name, text, source)
         try:
             value = option.default if text is None else option.parse(text)
         except ValueError as error:
@@ -126,6 +122,13 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
     if settings.run is commands.serve:
         settings.admin_secret = environ.get(commands.ADMIN_SECRET_VARIABLE) or None
     return settings
+
+
+def _refuse_password(parser: argparse.ArgumentParser, name: str, given: object, source: str) -> None:
+    """Exit if a value holds a password: in the wrong place, many a message would show it."""
+    is_right = name in (DATABASE.name, API_KEY.name, "source") or not isinstance(given, str)
+    if not is_right and without_password(str(given)) != given:
+        parser.error(f"{source} holds a password, as only the URL of a database may: {given!r}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -147,10 +150,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors quote what was given, but for the password of a URL."""
+    """A parser whose errors quote what was given, up to where a password may begin."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(_without_passwords(message))
+        super().error(without_password(message))
 
 
 class _Command(_Parser):

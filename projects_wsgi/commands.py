@@ -153,7 +153,8 @@ def _announce(server: Server, database: str, location: str, options: dict[str, A
         )
     if not options["keys"]:
         # Those that the keys commands make by default, in this folder or beside the database.
-        beside = os.path.join("" if database == MEMORY else os.path.dirname(database), KEYS_FILE)
+        is_file = database != MEMORY and not is_url(database)
+        beside = os.path.join(os.path.dirname(database) if is_file else "", KEYS_FILE)
         for path in sorted({os.path.abspath(it) for it in (KEYS_FILE, beside) if os.path.exists(it)}):
             warn(f"the keys in {path} are not used; give --keys {path}")
     what = "the page and the API" if options["page"] else "the API"

@@ -393,6 +393,31 @@ def test_a_bad_option_is_explained_in_one_line(tmp_path: Path, arguments: list[s
 
 
 @pytest.mark.parametrize(
+    "url", ["postgresql://h/x?password=0815", "host=h pass%77ord = '08 15'", "u:0815@h/x"]
+)
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--port", "URL"], "argument --port holds a password, as only the URL of a database may: "),
+        (["backup", "URL"], "argument destination holds a password"),
+        (["keys", "add", "URL", "--role", "admin"], "argument name holds a password"),
+        (["URL"], "invalid choice: "),
+        (["--databse", "URL"], "invalid choice: "),
+        (["check", "URL"], "unrecognized arguments: "),
+        (["check", "--db", "URL"], "this command is for SQLite files"),
+        (["import", "http://h/URL"], "the URL of a server must hold no user or password"),
+    ],
+)
+def test_a_password_in_the_wrong_place_is_refused_and_not_shown(
+    tmp_path: Path, arguments: list[str], text: str, url: str
+) -> None:
+    line = refusal(*[argument.replace("URL", url) for argument in arguments], cwd=tmp_path)
+    assert text in line
+    assert "08" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [("PROJECTS_WSGI_PORT", "x"), ("PROJECTS_WSGI_TIMEOUT", "-1"), ("PROJECTS_WSGI_QUIET", "maybe")],
 )

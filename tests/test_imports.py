@@ -57,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
         "storage.postgres.database",
         "storage.postgres.schema",
     },
-    "storage.postgres.database": {"model"},
+    "storage.postgres.database": {"model", "storage"},
     "storage.postgres.schema": {"model", "storage.pool"},
     "storage.upkeep": {
         "files",
@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "transfer": {"model", "storage", "transfer.lines", "transfer.sources"},
     "transfer.lines": {"model"},
-    "transfer.remote": {"model", "transfer.lines"},
+    "transfer.remote": {"model", "storage", "transfer.lines"},
     "transfer.sources": {"model", "storage", "storage.sqlite.foreign", "transfer.lines", "transfer.remote"},
     "page": {"wsgi"},
     "app": {"auth", "model", "openapi", "origins", "page", "router", "storage", "wire", "wsgi"},

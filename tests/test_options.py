@@ -178,9 +178,14 @@ def test_both_engines_have_the_options_of_neither_at_their_defaults() -> None:
         assert store.get("default").id == 1
 
 
-@pytest.mark.parametrize("database", ["mysql://me@127.0.0.1/x", "password=secret dbname=x", "postgres:x"])
+@pytest.mark.parametrize(
+    "database", ["mysql://me@127.0.0.1/x", "password=secret dbname=x", "postgres:x", "me:x@h/y"]
+)
 def test_a_url_of_no_engine_is_refused_and_not_shown(database: str) -> None:
-    text = "the URL of a database must begin with postgresql:// or postgres://"
+    text = (
+        "the URL of a database must begin with postgresql:// or postgres://, and the path of a file must not"
+        " look like one"
+    )
     with pytest.raises(ValueError, match=f"^{text}$"):
         open_store(database)
 

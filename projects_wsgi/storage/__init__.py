@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Callable, NamedTuple, Optional
+from urllib.parse import unquote
 
 from .. import model
 from ..model import Project, ProjectKey, ProjectKind, ProjectRow
@@ -28,8 +29,15 @@ Record = tuple[int, str, Optional[str], str, str, str]
 # What becomes of a project that comes in under a name that exists.
 CONFLICT_RULES = ("fail", "skip", "update")
 
-# Whatever looks like one, or like libpq's other way to name a database; but not a drive of Windows.
-_URL = r"(?is)(?![a-z]:)(.*://|\W*postgres[^/]*:|.*\bpassword\s*=)"
+# Whatever looks like one, but not a drive of Windows.
+_URL = r"(?is)(?![a-z]:)(.*://|\W*postgres[^/]*:)"
+
+# Up to where a password begins. Where a URL was taken for a path, one slash is left of the two.
+_PASSWORD = r"""(?isx)
+    :/+ [^:]* : (?= .*@ )
+    | (?: ^ | [\s'"=] | // ) (?! [a-z]:[/\\] ) [^\s:/\\'"]+ : (?! [\s/\\] ) (?= .*@ )
+    | (?: password | passwd | pwd | secret ) \s* =
+"""
 
 MAX_ID = 2**63 - 1  # the largest integer of every engine
 _MAX_TRIES = 10  # of get_or_create, while others create and delete the same project
@@ -484,8 +492,18 @@ def _batches(records: Iterable[Record]) -> Iterator[tuple[list[Record], int]]:
 
 
 def is_url(name: str) -> bool:
-    """Tell whether a database's name is a URL and no path."""
-    return not {":", "="}.isdisjoint(name) and re.match(_URL, name) is not None
+    """Tell whether a database's name is a URL and no path; what may hold a password is no path."""
+    return (":" in name and re.match(_URL, name) is not None) or without_password(name) != name
+
+
+def without_password(text: str) -> str:
+    """Return a text up to where a password may begin in it: user:password@, password=, however spelled."""
+    shown = text
+    if not {":", "=", "%"}.isdisjoint(text):
+        for decode in (str, unquote):
+            found = re.search(_PASSWORD, decode(shown))
+            shown = decode(shown)[: found.end()] if found else shown
+    return text if shown == text else f"{shown}..."
 
 
 def open_store(database: str | os.PathLike[str], **options: Any) -> Store:
@@ -505,7 +523,10 @@ def open_store(database: str | os.PathLike[str], **options: Any) -> Store:
         return SQLiteStore(name, **options)
     # A URL is never shown, because it may hold a password.
     if not name.startswith(("postgresql://", "postgres://")):
-        raise ValueError("the URL of a database must begin with postgresql:// or postgres://")
+        raise ValueError(
+            "the URL of a database must begin with postgresql:// or postgres://, and the path of a file must"
+            " not look like one"
+        )
     if "synchronous" in options:
         raise ValueError("synchronous is an option of SQLite alone")
     from .postgres import PostgresStore

@@ -15,6 +15,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 
 from ..model import ProjectKind, SourceUnavailable
+from ..storage import without_password
 from .lines import Incoming, parse_document
 
 _PAGE = 1_000  # projects
@@ -58,7 +59,7 @@ class _Server:
     """A server, and the key to it. Raises SourceUnavailable for what is no URL of one, or no key."""
 
     def __init__(self, url: str, key: str | None) -> None:
-        if "@" in url:  # which is not shown
+        if "@" in url or without_password(url) != url:  # which is not shown
             raise SourceUnavailable("the URL of a server must hold no user or password: give a key instead")
         try:
             parts = urlsplit(url)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
+import subprocess
+import sys
 import traceback
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +15,11 @@ import pytest
 import webtest
 
 from projects_wsgi import StoreUnavailable, make_app
-from projects_wsgi.storage import open_store
+from projects_wsgi.storage import is_url, open_store
 
 from ..support.cluster import PASSWORD, Cluster
 from ..support.databases import Database
-from ..support.process import refusal, run
+from ..support.process import check_secret, environment, refusal, run
 
 MALFORMED = [
     f"postgresql://me:{PASSWORD}%zz@127.0.0.1/x",
@@ -45,6 +48,16 @@ MALFORMED = [
     f"me://{PASSWORD}@127.0.0.1",
     f"host=127.0.0.1 user=me password={PASSWORD}",
     f"dbname=x PASSWORD = '{PASSWORD}'",
+    f"me:{PASSWORD}@127.0.0.1/x",
+    f"u:{PASSWORD}@127.0.0.1/x",
+    f"me@x:{PASSWORD}@127.0.0.1/x",
+    f"me%40x:{PASSWORD}@127.0.0.1/x",
+    f"//me:{PASSWORD}@127.0.0.1/x",
+    f"postgresql//me:{PASSWORD}@127.0.0.1/x",
+    f"postgresql:///dbname=x%20password={PASSWORD}?host=127.0.0.1",
+    f"postgresql:///x?host=127.0.0.1&dbname=password%3D{PASSWORD}",
+    f"postgresql://user=me%20pass%77ord%20=%20{PASSWORD}@127.0.0.1/x",
+    f"postgresql://127.0.0.1/x?sslmode=password={PASSWORD}",
 ]
 
 
@@ -61,6 +74,33 @@ def test_a_malformed_url_is_refused_without_it(url: str) -> None:
 def test_the_command_line_refuses_it_in_one_line(url: str, tmp_path: Path) -> None:
     assert "URL" in refusal("--db", url, cwd=tmp_path)  # which looks for the password
     assert list(tmp_path.iterdir()) == []
+
+
+ONE_AFTER_THE_OTHER = """
+import json, sys
+from projects_wsgi import cli
+
+statuses = []
+for line in json.loads(sys.argv[1]):
+    try:
+        statuses.append(cli.main(line, {}))
+    except SystemExit as exit:
+        statuses.append(exit.code)
+print(statuses)
+"""
+
+# Each with a password that libpq would find.
+WELL_FORMED = [
+    f"postgresql://127.0.0.1:1/db?password={PASSWORD}",
+    f"postgresql://127.0.0.1:1/db?user=u&password={PASSWORD}&sslmode=require",
+    f"postgresql://127.0.0.1:1/db?pass%77ord={PASSWORD}",
+    f"postgresql://127.0.0.1:1/db?%70%61%73%73%77%6f%72%64={PASSWORD}",
+    f"postgresql://127.0.0.1:1/db?sslkey=x&sslpassword={PASSWORD}",
+    f"postgresql://u%40corp:{PASSWORD}@127.0.0.1:1/db",
+    f"host=h password={PASSWORD}",
+    f"host=h password = 'night {PASSWORD}'",
+    f"host=h PassWord='it\\'s \"{PASSWORD}\"'",
+]
 
 
 @pytest.mark.parametrize(
@@ -82,22 +122,52 @@ def test_the_command_line_refuses_it_in_one_line(url: str, tmp_path: Path) -> No
         ["--db", "URL", "--max-database-size", "100000"],
         ["--db", "URL", "--workers", "0"],
         ["--databse", "URL"],
+        ["--databse=URL"],
+        ["--schema", "URL"],
+        ["--allowed-origins", "URL"],
+        ["--allowed-hosts", "URL"],
+        ["--busy-timeout", "URL"],
+        ["export", "URL"],
+        ["export", "--schema", "URL", "x"],
+        ["export", "--db", "URL"],
+        ["import", "URL"],
+        ["import", "/dev/null", "--db", "URL"],
+        ["import", "x", "--on-conflict", "URL"],
+        ["import", "http://h/URL"],
+        ["keys", "add", "--role", "admin", "URL"],
+        ["keys", "add", "--role", "admin", "--keys", "URL", "x"],
+        ["keys", "add", "--role", "admin", "--expires", "URL", "x"],
+        ["keys", "revoke", "--keys", "URL", "x"],
+        ["keys", "revoke", "URL"],
+        ["keys", "list", "--keys", "URL"],
     ],
 )
 def test_a_url_in_the_wrong_place_is_shown_without_it(arguments: list[str], tmp_path: Path) -> None:
-    url = f"postgresql://me:a/ b{PASSWORD}@c@127.0.0.1:1/x"
-    result = run(*[url if argument == "URL" else argument for argument in arguments], cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith(("usage", "projects-wsgi: "))
+    urls = [f"postgresql://me:a/ b{PASSWORD}@c@127.0.0.1:1/x", *MALFORMED[-10:], *WELL_FORMED]
+    lines = [[argument.replace("URL", url) for argument in arguments] for url in urls]
+    command = [sys.executable, "-W", "error", "-c", ONE_AFTER_THE_OTHER, json.dumps(lines)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    check_secret(result.stdout + result.stderr)
+    assert result.stdout == f"{[2] * len(urls)}\n"
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "variable", ["PROJECTS_WSGI_PORT", "PROJECTS_WSGI_WORKERS", "PROJECTS_WSGI_READ_ONLY"]
+    "name", ["./me:x@y.db", "C:\\me@home\\x.db", "C:/me@home/x.db", "/1:2/me@home/x.db", "a b@c.db"]
+)
+def test_a_path_that_holds_no_password_is_no_url(name: str) -> None:
+    assert not is_url(name)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["PROJECTS_WSGI_PORT", "PROJECTS_WSGI_WORKERS", "PROJECTS_WSGI_READ_ONLY", "PROJECTS_WSGI_KEYS"],
 )
 def test_a_url_in_the_wrong_variable_is_shown_without_it(variable: str, tmp_path: Path) -> None:
-    url = f"postgresql://me:{PASSWORD}@127.0.0.1:1/x"
-    result = run("--db", "nowhere/x.db", cwd=tmp_path, **{variable: url})
-    assert result.returncode == 2
+    for url in (f"postgresql://me:{PASSWORD}@127.0.0.1:1/x", *WELL_FORMED):
+        result = run("--db", "nowhere/x.db", cwd=tmp_path, **{variable: url})
+        assert result.returncode == 2
 
 
 def test_a_url_that_is_no_text_is_shown_without_it() -> None:

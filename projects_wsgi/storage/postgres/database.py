@@ -11,6 +11,7 @@ from collections.abc import Generator
 from typing import Any
 
 from ...model import ChangeForbidden, OutcomeUnknown, ProjectsError, StoreBusy, StoreFull, StoreUnavailable
+from .. import without_password
 
 MORE_SECONDS = 1.0  # for which the client waits longer than the server, which says why nothing came
 _LOOK_SECONDS = 0.1  # how often a client that waits looks whether it has waited long enough
@@ -63,6 +64,10 @@ class Database:
         host = str(settings.get("host") or settings.get("hostaddr") or "")
         service = f"?service={given['service']}" if "service" in given else ""
         self.location = f"postgresql://{user}@{host}:{port}/{settings.get('dbname', user)}{service}"
+        # These are shown, the others in errors of libpq's.
+        shown = [self.location, *(given[name] for name in given if not re.search("password|secret", name))]
+        if any(without_password(text) != text for text in shown):
+            raise _malformed(": a password stands where none belongs")
         self._host_count = host.count(",") + 1
         if self._host_count > 1 and settings["target_session_attrs"] == "any":
             given.setdefault("target_session_attrs", "primary")
@@ -184,7 +189,11 @@ def _parse_url(url: str) -> dict[str, Any]:
         complaint = ": " + re.split(r"[^\w /%-]", str(error), maxsplit=1)[0].strip()
     except UnicodeError:
         pass
-    raise ValueError(
+    raise _malformed(complaint)
+
+
+def _malformed(complaint: str) -> ValueError:
+    return ValueError(
         f"the database's URL is malformed{complaint}; check the names of its parameters, and in user and"
         " password write %40 for @, %2F for /, %3A for :, %3F for ?, %26 for & and %25 for %:"
         " postgresql://user:...@host:port/database?parameter=value"
