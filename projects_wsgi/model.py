@@ -173,4 +173,7 @@ class StoreUnavailable(StoreError):
 
 
 class OutcomeUnknown(StoreUnavailable):
-    """The connection was lost after a change was sent: it was made or not, but never by half."""
+    """The connection was lost after a change was sent: it was made or not, but never by half.
+
+    Or it was made, as the text says then, but what a host had written there cannot be read.
+    """

@@ -477,6 +477,14 @@ def kind_for(name: str, kind: ProjectKind | str) -> ProjectKind:
     return ProjectKind.STANDARD if name == model.PLAYGROUND_PROJECT_NAME else ProjectKind(kind)
 
 
+def unreadable(project_id: object, name: object, error: Exception) -> model.StoreUnavailable:
+    """Return what to raise for a row that can be no project: a host must have written it."""
+    return model.StoreUnavailable(
+        f"the project {project_id} cannot be read, whose name is {name!r:.100}: {error};"
+        " put it right in the database"
+    )
+
+
 def _batches(records: Iterable[Record]) -> Iterator[tuple[list[Record], int]]:
     """Give records a few at a time, and the size of their texts in characters."""
     batch: list[Record] = []

@@ -10,6 +10,8 @@ import pytest
 
 from projects_wsgi import (
     ChangeForbidden,
+    OutcomeUnknown,
+    ProjectKind,
     ProjectsError,
     Store,
     StoreBusy,
@@ -119,6 +121,47 @@ def test_what_a_host_takes_away_is_named(
     with pytest.raises(StoreUnavailable, match=error) as caught:
         shared_store.get("default")
     assert re.match(r"cannot use postgresql://postgres@127\.0\.0\.1:\d+/postgres: ", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "error"),
+    [
+        ("kind = 'foo'", "'foo' is not a valid ProjectKind"),
+        ("created_at = 'infinity'", "timestamp too large"),
+        ("updated_at = '-infinity'", "timestamp too small"),
+        ("created_at = '4000-01-01 BC'", "timestamp too small"),
+    ],
+)
+def test_a_change_of_what_cannot_be_read_is_told_as_made(
+    database: Database, shared_store: Store, assignment: str, error: str
+) -> None:
+    for name in ("a", "b"):
+        shared_store.create(name)
+    with database.connect() as connection:
+        connection.execute(f"UPDATE projects SET {assignment} WHERE id > 1")
+        for act in (
+            lambda: shared_store.get("a"),
+            lambda: list(shared_store.read_all()),
+        ):
+            with pytest.raises(StoreUnavailable, match=re.escape(error)) as caught:
+                act()
+            assert caught.type is StoreUnavailable
+        with pytest.raises(OutcomeUnknown, match="the change was made") as told:
+            shared_store.delete("b")
+        assert error in str(told.value)
+        if "updated_at" not in assignment:  # which this puts right
+            with pytest.raises(OutcomeUnknown, match="the change was made"):
+                shared_store.update("a", "after")
+            found = connection.execute("SELECT name, description FROM projects WHERE id > 1").fetchall()
+            assert found == [("a", "after")]
+
+
+def test_what_a_trigger_makes_unreadable_is_told_as_made(database: Database, shared_store: Store) -> None:
+    database.create_trigger("host", "BEFORE INSERT ON projects", "NEW.kind = 'foo'")
+    with pytest.raises(OutcomeUnknown, match="the change was made"):
+        shared_store.create("agent")
+    database.drop_trigger("host", "projects")
+    assert [row[1] for row in shared_store.list_rows(kinds=list(ProjectKind))] == ["agent", "default"]
 
 
 @pytest.mark.parametrize(

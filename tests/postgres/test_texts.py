@@ -78,3 +78,13 @@ def test_the_server_ends_a_page_that_is_long_enough(database: Database) -> None:
             rows = list(store._select_page(session, query))
         assert 2 <= len(rows) <= 6
         assert store.list_rows(limit=20, max_size=100_000) == rows[:2]
+
+
+def test_a_text_of_a_hosts_that_is_none_of_the_code_is_read_as_it_is(
+    database: Database, shared_store: Store
+) -> None:
+    shared_store.create("agent")
+    with database.connect() as connection:
+        connection.execute("UPDATE projects SET description = %s", ("\1\2\1\2",))
+    assert shared_store.get("agent").description == "\1\2\1\2"
+    assert shared_store.list_rows()[0][2] == "\1\2\1\2"

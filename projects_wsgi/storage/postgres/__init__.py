@@ -11,9 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, StoreError, StoreUnavailable
+from ...model import (
+    DEFAULT_PROJECT_ID,
+    OutcomeUnknown,
+    Project,
+    ProjectKind,
+    ProjectRow,
+    StoreError,
+    StoreUnavailable,
+)
 from ...options import BUSY_TIMEOUT, MAX_CONNECTIONS
-from .. import OnChange, PageQuery, Record, Store
+from .. import OnChange, PageQuery, Record, Store, unreadable
 from ..pool import Loan, Pool, Session
 from . import schema as tables
 from .database import MORE_SECONDS, Database
@@ -149,20 +157,28 @@ class PostgresStore(Store):
     def _remove(self, session: Session, key: int | str) -> Project | None:
         condition, value = _address(key)
         sql = f"DELETE FROM {self._table} WHERE {condition} AND id <> {DEFAULT_PROJECT_ID}"
-        row = session.execute(f"{sql} RETURNING {_PROJECT}", (value,)).fetchone()
-        return row and _parse_project(row)
+        return self._returned(session, sql, (value,))[0]
 
     def _change(self, session: Session, sql: str, parameters: Sequence[Any]) -> Project | None:
         """Execute a statement that makes or changes a project; return that as it is then."""
-        row = session.execute(f"{sql} RETURNING {_PROJECT}, {_HAS_TRIGGERS}", parameters).fetchone()
-        if row is None:
-            return None
-        *row, has_triggers = row
-        if has_triggers:
+        project, has_triggers = self._returned(session, sql, parameters)
+        if project and has_triggers:
             # A host's own may have changed it since. If it cannot be read, the change is made all the same.
             with contextlib.suppress(StoreError, session.driver.error):
-                return self._select(session, row[0])
-        return _parse_project(row)
+                return self._select(session, project.id)
+        return project
+
+    def _returned(self, session: Session, sql: str, parameters: Sequence[Any]) -> tuple[Project | None, bool]:
+        """Execute a change; return its project, if it has changed one, and whether a host has triggers.
+
+        Raises OutcomeUnknown for a project that cannot be read: by then, the change is committed.
+        """
+        cursor = session.execute(f"{sql} RETURNING {_PROJECT}, {_HAS_TRIGGERS}", parameters)
+        try:
+            row = cursor.fetchone()
+            return (_parse_project(row[:-1]), row[-1]) if row else (None, False)
+        except (StoreError, session.driver.error) as error:
+            raise OutcomeUnknown(f"the change was made, but not read again: {error}") from error
 
     # What read_all and bring_in ask for: transactions of many statements. Session.execute has no part
     # in them, because it tries again, and on another connection if need be.
@@ -264,9 +280,12 @@ def _parse_row(row: Any) -> ProjectRow:
 
 
 def _parse_project(row: Any) -> Project:
-    *row, kind, created_at, updated_at = row
-    times = (time.replace(tzinfo=datetime.timezone.utc) for time in (created_at, updated_at))
-    return Project(*_parse_row(row), ProjectKind(kind), *times)
+    project_id, name, description, kind, *times = row
+    try:
+        aware = (time.replace(tzinfo=datetime.timezone.utc) for time in times)
+        return Project(*_parse_row((project_id, name, description)), ProjectKind(kind), *aware)
+    except ValueError as error:
+        raise unreadable(project_id, name, error) from None
 
 
 def _encode(text: str) -> str:
@@ -274,4 +293,5 @@ def _encode(text: str) -> str:
 
 
 def _decode(text: str) -> str:
-    return re.sub("\1[\1\2]{2}\2", lambda word: _DECODING[word[0]], text) if "\1" in text else text
+    # What is no word of the code was written by a host.
+    return re.sub("\1[\1\2]{2}\2", lambda it: _DECODING.get(it[0], it[0]), text) if "\1" in text else text
