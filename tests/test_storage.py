@@ -451,6 +451,26 @@ def test_however_a_trigger_forbids_a_change_nothing_is_changed_or_told(
         assert store.create("after").name == "after"  # no transaction is left open
 
 
+@pytest.mark.parametrize("assignment", ["kind = 'foo'", "created_at = 'long ago'", "created_at = X'00'"])
+def test_a_row_that_can_be_no_project_is_named_and_left_as_it_is(tmp_path: Path, assignment: str) -> None:
+    file = tmp_path / "projects.db"
+    with closing(SQLiteStore(file)) as store, connect(file) as connection:
+        project = store.create("agent", "before")
+        connection.execute(f"UPDATE projects SET {assignment} WHERE id = {project.id}")
+        for act in (
+            lambda: store.get("agent"),
+            lambda: store.get_or_create("agent"),
+            lambda: store.update("agent", "after"),
+            lambda: store.delete("agent"),
+            lambda: list(store.read_all()),
+        ):
+            with pytest.raises(
+                StoreUnavailable, match="the project 2 cannot be read, whose name is 'agent': "
+            ):
+                act()
+        assert store.get_row("agent") == (2, "agent", "before")
+
+
 def test_an_answer_names_the_project_as_it_is_whatever_triggers_do(
     database: Database, shared_store: Store
 ) -> None:

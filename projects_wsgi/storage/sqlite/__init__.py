@@ -11,7 +11,7 @@ from typing import Any
 
 from ...model import DEFAULT_PROJECT_ID, Project, ProjectKind, ProjectRow, StoreReadOnly
 from ...options import BUSY_TIMEOUT, MAX_DATABASE_SIZE
-from .. import OnChange, PageQuery, Record, Store, upkeep
+from .. import OnChange, PageQuery, Record, Store, unreadable, upkeep
 from ..pool import Loan, Pool, Session
 from . import schema
 from .database import MEMORY, Database, Memory
@@ -262,7 +262,10 @@ def _column(key: int | str) -> str:
 
 def _parse_project(row: Any) -> Project:
     project_id, name, description, kind, *times = row
-    return Project(project_id, name, description, ProjectKind(kind), *map(_parse_time, times))
+    try:
+        return Project(project_id, name, description, ProjectKind(kind), *map(_parse_time, times))
+    except (ValueError, TypeError, AttributeError) as error:  # the types of SQLite's columns bind nobody
+        raise unreadable(project_id, name, error) from None
 
 
 def _parse_time(text: str) -> datetime.datetime:
