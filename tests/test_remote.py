@@ -148,6 +148,11 @@ def test_the_key_is_sent_to_the_server(phoenix: Phoenix) -> None:
     assert {key for _, key in phoenix.requests} == {f"Bearer {KEY}"}
 
 
+@pytest.mark.parametrize("host", ["a..b", ".example", "x" * 64, f"{'x' * 64}.example", "a..b:80"])
+def test_a_name_that_no_host_can_have_is_refused(host: str) -> None:
+    assert refusal(f"http://{host}/").startswith(f"the server http://{host} cannot be reached: ")
+
+
 @pytest.mark.parametrize("moment", range(1, 12))
 def test_a_list_that_changes_meanwhile_gives_what_was_there_and_no_wrong_kind(
     phoenix: Phoenix, moment: int

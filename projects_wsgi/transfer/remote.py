@@ -118,7 +118,7 @@ class _Server:
                         raise self._error(self._refusal(error)) from None
                     reason = f"it answers {error.code}"
                     wait = max(wait, _parse_seconds(error.headers.get("Retry-After")))
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, UnicodeError, http.client.HTTPException) as error:  # UnicodeError: of the name
                 cause = error.reason if isinstance(error, URLError) else error
                 if not isinstance(cause, (*_BROKEN, http.client.HTTPException)):
                     raise self._error(f"cannot be reached: {cause}") from None
