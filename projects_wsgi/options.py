@@ -130,7 +130,12 @@ SCHEMA = Option(
     engine="PostgreSQL",
 )
 MAX_CONNECTIONS = Option(
-    "max_connections", int, 10, "the most connections to PostgreSQL, of each process", engine="PostgreSQL"
+    "max_connections",
+    int,
+    10,
+    "the most connections to PostgreSQL, of each process",
+    maximum=10_000,
+    engine="PostgreSQL",
 )
 # The official clients give up after 30 seconds.
 BUSY_TIMEOUT = Option(

@@ -378,6 +378,7 @@ def test_a_read_only_file_or_folder_is_refused_and_left_as_it_was(
         (["--port", "-1"], "'-1' is not an integer"),
         (["--max-page-size", "0"], "'0' is not an integer of at least 1"),
         (["--max-body-size", "1_000"], "'1_000' is not an integer"),
+        (["--max-connections", "1000000000"], "'1000000000' is not an integer from 1 to 10000"),
         (["--timeout", "0"], "'0' is not a number of seconds"),
         (["--timeout", "nan"], "'nan' is not a number of seconds"),
         (["--db", ""], "argument --db: '' is not a text of at least one character"),
