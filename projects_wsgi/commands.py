@@ -295,12 +295,17 @@ def add_key(keys: str, name: str, role: str, expires: str | None) -> None:
     expires: its last day in UTC, as days from now ("90d") or as a date; None: it has none.
     """
     last_day = None if expires is None else _parse_last_day(expires)
+    signals.hold_signals()  # until what is added would be removed again
     key = keyring.add_key(keys, name, Role(role), last_day)
     try:
+        signals.hold_signals(False)
         print(key, flush=True)
-    except OSError as error:
+    except BaseException as error:
+        signals.hold_signals()
         keyring.revoke_key(keys, name)
-        raise CommandError(f"cannot print the key: {error.strerror}; {name} was not added") from None
+        if isinstance(error, OSError):
+            raise CommandError(f"cannot print the key: {error.strerror}; {name} was not added") from None
+        raise
     with contextlib.suppress(OSError):
         print(f"This key of {name} is shown only now; {keys} holds only its SHA-256.", file=sys.stderr)
 

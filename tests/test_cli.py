@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -591,6 +592,40 @@ def test_a_key_that_cannot_be_printed_is_not_added(tmp_path: Path, redirection: 
         assert line.startswith("projects-wsgi: cannot print the key: ")
         assert line.endswith("; ci was not added")
     assert read_keys(tmp_path / "projects.keys") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_key_whose_printing_is_broken_off_is_not_added(tmp_path: Path, number: signal.Signals) -> None:
+    file = tmp_path / "projects.keys"
+    add_key(file, "other", Role.VIEWER)
+    with full_pipe() as (reader, writer):
+        line = [sys.executable, "-m", "projects_wsgi", "keys", "add", "ci", "--role", "admin"]
+        with subprocess.Popen(
+            line, cwd=tmp_path, env=environment(), stdout=writer, stderr=subprocess.PIPE
+        ) as popen:
+            while len(read_keys(file)) < 2:
+                time.sleep(0.01)
+            popen.send_signal(number)
+            assert popen.communicate(timeout=30)[1] == b""
+        assert popen.returncode == 130
+        assert set(os.read(reader, 1_000_000)) == {0}
+    assert [key.name for key in read_keys(file)] == ["other"]
+
+
+@contextlib.contextmanager
+def full_pipe() -> Iterator[tuple[int, int]]:
+    """Give both ends of a pipe that takes nothing more."""
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, bytes(1))
+        os.set_blocking(writer, True)
+        yield reader, writer
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_the_note_on_a_new_key_never_gets_into_what_is_read_as_the_key(tmp_path: Path) -> None:
