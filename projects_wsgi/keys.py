@@ -208,8 +208,9 @@ def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
         new = f"{path}.unfinished"
         with open(_open_new(new), "wb") as file:
             try:
-                lines = []
+                lines, names = [], 1
                 if os.path.exists(path):
+                    names = os.stat(path).st_nlink
                     copy_permissions(path, file.fileno(), must_keep_owner=True)  # servers go on reading it
                     lines = _read_lines(path)
                 yield lines
@@ -226,6 +227,12 @@ def _changed(path: str | os.PathLike[str]) -> Iterator[list[str]]:
     except OSError as error:
         hint = "; if it is mounted alone, change it where it comes from" if error.errno == errno.EBUSY else ""
         raise KeysError(f"cannot change the keys file {path}: {error.strerror}{hint}") from None
+    if names > 1:
+        logger.warning(
+            "the keys file %s is changed under this name alone: servers that use another name of it (a hard"
+            " link) go on with the keys of before",
+            path,
+        )
     try:
         sync_folder(os.path.dirname(path))
     except OSError as error:

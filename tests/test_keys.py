@@ -565,3 +565,17 @@ def test_keys_of_others_are_not_read(keys_file: Path) -> None:
     with pytest.raises(KeysError, match="cannot"):
         add_key(keys_file, "ci", Role.VIEWER)
     assert os.listdir(keys_file.parent) == ["projects.keys"]
+
+
+def test_a_change_of_a_file_with_several_names_says_that_the_others_keep_the_old_keys(
+    keys_file: Path,
+) -> None:
+    folder = keys_file.parent
+    assert run("keys", "add", "ci", "--role", "admin", "--keys", "a", cwd=folder).stderr.count("\n") == 1
+    os.link(folder / "a", folder / "b")
+    result = run("keys", "revoke", "ci", "--keys", "a", cwd=folder)
+    (line,) = result.stderr.splitlines()
+    assert f"the keys file {folder / 'a'} is changed under this name alone" in line
+    assert result.stdout.startswith("ci is revoked")
+    assert [key.name for key in read_keys(folder / "b")] == ["ci"]
+    assert run("keys", "add", "ci", "--role", "admin", "--keys", "a", cwd=folder).stderr.count("\n") == 1
