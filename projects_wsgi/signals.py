@@ -24,6 +24,9 @@ def hold_signals(is_held: bool = True) -> None:
 def end_within(seconds: int) -> None:
     """Have the system end the process then: a thread may hang, say in a log that is full."""
     if hasattr(signal, "alarm"):  # not on Windows
+        # Whoever started the process may have had it ignored, or held, and so it is here.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
         signal.alarm(seconds)
 
 

@@ -539,6 +539,37 @@ def test_a_server_whose_output_nobody_can_read_serves_and_keeps_its_database_who
     assert run("check", cwd=tmp_path).stdout == "projects.db: ok\n"
 
 
+STARTED_BY_A_PROCESS = {
+    "that ignores it": "signal.signal(signal.SIGALRM, signal.SIG_IGN)",
+    "that holds it": "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])",
+    "as others are": "",
+}
+
+
+@pytest.mark.parametrize("how", STARTED_BY_A_PROCESS)
+def test_a_stop_ends_though_nobody_reads_the_log_and_whatever_the_alarm_was_before(
+    tmp_path: Path, how: str
+) -> None:
+    program = f"""
+import os, runpy, signal, sys
+from projects_wsgi import commands
+commands._MOST_SECONDS_TO_STOP = 1
+{STARTED_BY_A_PROCESS[how]}
+runpy.run_module("projects_wsgi", run_name="__main__")
+"""
+    with full_pipe() as (_, writer):
+        line = [sys.executable, "-c", program, "--port", "0"]
+        with subprocess.Popen(
+            line, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=writer, text=True
+        ) as popen:
+            assert popen.stdout is not None
+            address = re.search(r"http://(\S+):(\d+)", popen.stdout.readline())
+            assert address is not None
+            assert get(address[1], int(address[2]), "/healthz")[0] == 200  # which is to be logged
+            popen.terminate()
+            assert popen.wait(30) == -signal.SIGALRM
+
+
 def run_in_shell(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     line = f'set -o pipefail; "{sys.executable}" -W error -m projects_wsgi {command}'
     return subprocess.run(["bash", "-c", line], cwd=cwd, env=environment(), capture_output=True, text=True)
