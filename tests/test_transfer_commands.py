@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -301,3 +302,20 @@ def test_help_names_every_source(tmp_path: Path) -> None:
     text: Any = run("import", "--help", cwd=tmp_path).stdout
     for word in ("phoenix.db", "https://", "postgresql://", "JSON lines", "--dry-run", "PHOENIX_API_KEY"):
         assert word in text
+
+
+@pytest.mark.parametrize("rehearsal", [[], ["--dry-run"]])
+def test_a_source_that_has_used_up_its_ids_comes_in_with_new_ones_alone(
+    tmp_path: Path, rehearsal: list[str]
+) -> None:
+    with closing(SQLiteStore(tmp_path / "old.db")) as store:
+        store.create("agent")
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection, connection:
+        connection.execute("UPDATE sqlite_sequence SET seq = 9223372036854775807")
+    line = refusal("import", "old.db", *rehearsal, cwd=tmp_path)
+    assert line.startswith("the source has given ids up to 9223372036854775807, which leaves too few")
+    assert line.endswith("with --new-ids or new_ids; nothing is imported")
+    assert run("import", "old.db", "--new-ids", cwd=tmp_path).returncode == 0
+    with closing(SQLiteStore(tmp_path / "projects.db")) as store:
+        assert [it.name for it in store.read_all()] == ["default", "agent"]
+        assert store.create("later").id == 3

@@ -280,8 +280,10 @@ class Store(ABC):
                 stack.enter_context(self._bringing_in(session))
             is_fresh = not self._holds_projects(session)
             keeps_ids = is_fresh and not new_ids
-            if keeps_ids and not dry_run:
-                self._reserve_ids(session, last_id())
+            if keeps_ids:
+                largest_id = last_id()  # also for a rehearsal, because it may raise
+                if not dry_run:
+                    self._reserve_ids(session, largest_id)
             for batch, size in _batches(records):
                 new, changed, in_the_way = self._compare(session, batch, is_fresh, on_conflict)
                 names += in_the_way

@@ -12,6 +12,7 @@ from ..model import (
     DEFAULT_PROJECT_NAME,
     Project,
     ProjectsInvalid,
+    SourceUnavailable,
     StoreError,
     StoreFull,
     StoreUnavailable,
@@ -134,13 +135,23 @@ class Stage:
         with closing(self._records()) as records:
             made, updated, skipped, kept_ids = store.bring_in(
                 records,
-                lambda: max(largest_id or 0, self._source.last_id()),
+                lambda: self._last_id(largest_id or 0),
                 on_conflict=on_conflict,
                 new_ids=self._new_ids,
                 dry_run=dry_run,
                 progress=lambda done: self._progress(done, count),
             )
         return Report(made, updated, skipped, self._invalid, kept_ids, self._reasons)
+
+    def _last_id(self, largest_id: int) -> int:
+        """Return the largest id that the source ever gave. largest_id: of what was read."""
+        last_id = max(largest_id, self._source.last_id())
+        if last_id > _LARGEST_ID:
+            raise SourceUnavailable(
+                f"the source has given ids up to {last_id}, which leaves too few for later: give all"
+                " projects new ids, with --new-ids or new_ids"
+            )
+        return last_id
 
     def _add(self, incoming: Incoming) -> str | None:
         """Take a project in; if it cannot be kept here, say why."""
