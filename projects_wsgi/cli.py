@@ -35,10 +35,9 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
             stream.reconfigure(errors="backslashreplace")
     try:
         settings = vars(parse_settings(arguments, os.environ if environ is None else environ))
-    except SystemExit:
-        _let_go_of_output()
-        raise
-    except OSError as error:  # from a parser that cannot print its help
+    except BrokenPipeError:  # of a parser's help; whoever reads it has enough
+        return _fail("")
+    except OSError as error:
         return _fail(f"cannot write the output: {error.strerror}")
     command = settings.pop("run")
     try:
@@ -56,8 +55,8 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            # What is printed must not seem to be read: a write to standard output fails.
-            os.open(os.devnull, os.O_WRONLY if descriptor == 2 else os.O_RDONLY)
+            # Nothing must seem to be read, or what is printed to be: standard input and output fail.
+            os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_WRONLY)
     sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
@@ -151,6 +150,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors quote what was given, up to where a password may begin."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:  # argparse would not tell that it cannot be written
+            print(message, end="", flush=True)
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         super().error(without_password(message))

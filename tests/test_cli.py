@@ -606,12 +606,18 @@ def test_a_command_whose_output_cannot_be_written_says_so_in_one_line(
     assert (tmp_path / "1").exists() is False
 
 
-@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
-def test_help_that_cannot_be_written_is_no_traceback(tmp_path: Path, redirection: str) -> None:
-    result = run_in_shell(f"--help {redirection}", tmp_path)
-    assert "Traceback" not in result.stderr
-    assert "Exception ignored" not in result.stderr
-    assert result.returncode in (0, 2)
+@pytest.mark.parametrize("arguments", ["--help", "--version", "import --help", "keys add --help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_that_cannot_be_written_is_an_error_in_one_line(
+    tmp_path: Path, arguments: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    for redirection, reason in ((">/dev/full", errno.ENOSPC), (">&-", errno.EBADF)):
+        result = run_in_shell(f"{arguments} {redirection}", tmp_path)
+        assert result.stderr == f"projects-wsgi: cannot write the output: {os.strerror(reason)}\n"
+        assert result.returncode == 2
+    assert run_in_shell(f"{arguments} | sleep 0", tmp_path).stderr == ""
+    assert run_in_shell(f"{arguments} 2>&-", tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-", ">&- 2>&-"])

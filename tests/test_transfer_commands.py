@@ -319,3 +319,9 @@ def test_a_source_that_has_used_up_its_ids_comes_in_with_new_ones_alone(
     with closing(SQLiteStore(tmp_path / "projects.db")) as store:
         assert [it.name for it in store.read_all()] == ["default", "agent"]
         assert store.create("later").id == 3
+
+
+def test_a_standard_input_that_is_closed_is_no_empty_one(tmp_path: Path) -> None:
+    line = refusal("import", "-", cwd=tmp_path, prefix=["sh", "-c", 'exec "$@" <&-', "sh"])
+    assert line == "cannot read -: Bad file descriptor; nothing is imported"
+    assert list(tmp_path.iterdir()) == []

@@ -72,7 +72,8 @@ class PostgresStore(Store):
     ) -> None:
         BUSY_TIMEOUT.check(busy_timeout)
         MAX_CONNECTIONS.check(max_connections)
-        if schema is not None and ("\0" in schema or not 0 < len(schema.encode()) < 64):
+        is_name = schema is None or re.fullmatch("[^\0\ud800-\udfff]+", schema)
+        if not is_name or (schema and len(schema.encode()) > 63):
             raise ValueError(f"schema must be a name of 1 to 63 bytes, not {schema!r}")
         self._database = database = Database(url, busy_timeout)
         # Nothing stays open: a process that only forks others would keep it for good.
