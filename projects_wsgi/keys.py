@@ -59,7 +59,7 @@ class KeyRing:
     """Returns the role of a request's key; an Authenticate for ProjectsApp.
 
     path: the keys file; None: there is none. It is read again within a second after it has changed. When
-        it can no longer be read, the keys read last stay valid for a minute; then none of them is.
+        it can no longer be read, none of its keys is valid from a minute on after a request when it could.
     admin_secret: one more key, an admin's; at least 32 characters with a digit and a lower-case letter.
     Raises KeysError if the file cannot be read or is malformed; ValueError if the secret is too weak.
     """
@@ -106,7 +106,7 @@ class KeyRing:
             self._last_good = now
         except KeysError as error:
             self._seen = None
-            outcome = "the keys read before stay valid for a minute"
+            outcome = "the keys read before stay valid until a minute after it last could be"
             if now - self._last_good >= _TRUST_SECONDS:
                 self._keys = self._admin_keys
                 outcome = "none of its keys is valid"

@@ -184,7 +184,7 @@ class Store(ABC):
         """
         check_name(name)
         if description is not None:
-            _check_text("description", description)
+            check_text("description", description)
         kind = kind_for(name, kind)
         try:
             project = self._create(name, description, kind)
@@ -224,7 +224,7 @@ class Store(ABC):
         """Set the description and return the project; None leaves it. Raises ProjectNotFound, TypeError."""
         if description is None:
             return self.get(key)
-        _check_text("description", description)
+        check_text("description", description)
         with self._writing() as session:
             self._begin(session, len(description))
             address = _address(key)
@@ -460,14 +460,15 @@ def _address(key: ProjectKey) -> int | str:
     return address if isinstance(address, str) or 0 < address <= MAX_ID else 0
 
 
-def _check_text(what: str, value: object) -> None:
+def check_text(what: str, value: object) -> None:
+    """Raise TypeError unless a project's name or description, which what says, is a text."""
     if not isinstance(value, str):
         raise TypeError(f"a project's {what} must be a str, not {value!r}")
 
 
 def check_name(name: str) -> None:
     """Raise TypeError or ValueError, which says why, unless a project may have this name."""
-    _check_text("name", name)
+    check_text("name", name)
     if not name:
         raise ValueError("a project's name must have at least one character")
     if not isinstance(model.parse_identifier(name), str):

@@ -17,7 +17,7 @@ from ..model import (
     StoreFull,
     StoreUnavailable,
 )
-from ..storage import CONFLICT_RULES, Record, Store, check_name, kind_for
+from ..storage import CONFLICT_RULES, Record, Store, check_name, check_text, kind_for
 from .lines import Incoming, parse_time, render_line
 from .sources import Source
 from .sources import open_source as open_source  # a part of what this package offers
@@ -74,8 +74,8 @@ def import_projects(
     """Bring projects in, in one transaction: all of them or none. on_change is not told.
 
     projects: read to their end before the database is touched, into a temporary file. Ids are kept if the
-        store holds nothing but its default project, and later ids are larger than all that the source
-        has given; otherwise, and with new_ids, new ones are given in order of the old.
+        store holds nothing but its default project, and later ids are larger than these and than all that
+        a source notes as given; otherwise, and with new_ids, new ones are given in order of the old.
     on_conflict: what becomes of a project whose name exists: "fail" (none is brought in), "skip", or
         "update" (its description is set, unless it comes without one). The default project, which every
         store holds, gets description and times where ids might be kept; elsewhere only "update" changes it.
@@ -158,8 +158,8 @@ class Stage:
         project_id, name, description, kind, *times = incoming
         try:
             check_name(name)
-            if description is not None and not isinstance(description, str):
-                raise TypeError(f"a project's description must be a str, not {description!r}")
+            if description is not None:
+                check_text("description", description)
             if not (type(project_id) is int and 0 < project_id <= _LARGEST_ID):
                 raise ValueError(f"{project_id!r} is the id of no project")
             if (project_id == DEFAULT_PROJECT_ID) != (name == DEFAULT_PROJECT_NAME) and not self._new_ids:
