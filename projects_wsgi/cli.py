@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -138,8 +139,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     _add_options(parser, commands.serve, OPTIONS)
     add = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Command).add_parser
-    add("serve", help="serve the projects; the command when none is given", build=_build_serve)
-    add("check", help="look for faults in a database; exit with 1 if it has any", build=_build_check)
+    serve = functools.partial(_add_options, run=commands.serve, options=OPTIONS)
+    add("serve", help="serve the projects; the command when none is given", build=serve)
+    check = functools.partial(_add_options, run=commands.check, options=[_EXISTING])
+    add("check", help="look for faults in a database; exit with 1 if it has any", build=check)
     add("backup", help="copy a database, also one in use", build=_build_backup)
     add("restore", help="replace what a database holds, also one in use, by a backup", build=_build_restore)
     add("export", help="write all projects as lines of JSON", build=_build_export)
@@ -175,14 +178,6 @@ class _Command(_Parser):
         super().__init__(**self._settings)
         self._build(self)
         return super().parse_known_args(args, namespace)
-
-
-def _build_serve(parser: argparse.ArgumentParser) -> None:
-    _add_options(parser, commands.serve, OPTIONS)
-
-
-def _build_check(parser: argparse.ArgumentParser) -> None:
-    _add_options(parser, commands.check, [_EXISTING])
 
 
 def _build_backup(parser: argparse.ArgumentParser) -> None:
