@@ -116,7 +116,11 @@ def _serve_in_this_process(
         except (OSError, UnicodeError) as error:
             raise _cannot_listen(host, port, error) from None
         stack.enter_context(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            server.start()
+        except (RuntimeError, MemoryError) as error:
+            reason = error if str(error) else "out of memory"
+            raise CommandError(f"cannot serve: {reason}; allow this user more processes and memory") from None
         if worker:
             worker.report()
         announces = worker is None or worker.is_last

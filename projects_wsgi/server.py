@@ -15,6 +15,7 @@ import logging
 import os
 import selectors
 import socket
+import threading
 import time
 import weakref
 from collections import deque
@@ -123,6 +124,18 @@ class Server(LeaderFollowers[Connection]):
 
     def __exit__(self, *_: object) -> None:
         self.server_close()
+
+    def start(self) -> threading.Thread:
+        """Serve in another thread; return that once this is so. See serve_forever.
+
+        Raises RuntimeError, MemoryError if no thread can be started.
+        """
+        self._start_follower()  # here, where the failure is seen
+        thread = threading.Thread(target=self.serve_forever, daemon=True)
+        thread.start()
+        while not self._is_serving and thread.is_alive():
+            time.sleep(0)
+        return thread
 
     def serve_forever(self) -> None:
         """Serve until shutdown() is called from another thread, and what had begun by then is over.

@@ -9,7 +9,6 @@ A test that calls the application directly needs no server: ``webtest.TestApp(ma
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -30,8 +29,7 @@ def live_server(projects: Iterable[str | Mapping[str, Any]] = (), **options: Any
         for project in projects:
             app.store.create(**({"name": project} if isinstance(project, str) else project))
         with Server("127.0.0.1", 0, app, headers_for=app.headers_for) as server:
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
+            thread = server.start()
             try:
                 yield server.url
             finally:

@@ -136,6 +136,7 @@ def _stop(places: list[_Place], status: int) -> int:
     for place in places:
         if place.pid:
             os.kill(place.pid, signal.SIGTERM)
+            os.kill(place.pid, signal.SIGCONT)  # somebody may have stopped it
     while any(place.pid and place.reap() is None for place in places):
         time.sleep(_LOOK_SECONDS)
     return status

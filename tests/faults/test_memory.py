@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support.process import Process, environment, running_server
+from ..support.process import Process, environment, refusal, running_server
 
 CLIENTS = 60
 LOAD_SECONDS = 2
@@ -114,6 +114,17 @@ def test_sigterm_ends_a_server_whose_log_nobody_reads(tmp_path: Path) -> None:
             popen.wait(9)
         finally:
             popen.kill()
+
+
+# Of so large stacks, there is room for none or for one, and then for all else.
+@pytest.mark.parametrize("kibibytes", [900_000, 1_700_000])
+@pytest.mark.parametrize("options", [(), ("--workers", "2")])
+def test_a_server_that_can_start_no_thread_says_so_and_ends(
+    tmp_path: Path, kibibytes: int, options: tuple[str, ...]
+) -> None:
+    prefix = ["bash", "-c", f'ulimit -s 1000000 -v {kibibytes}; exec "$@"', "bash"]
+    line = refusal("--quiet", "--port", "0", *options, cwd=tmp_path, prefix=prefix)
+    assert line == "cannot serve: can't start new thread; allow this user more processes and memory"
 
 
 def test_a_request_for_which_no_thread_is_to_be_had_is_503_with_one_line_in_the_log(tmp_path: Path) -> None:

@@ -269,6 +269,16 @@ def test_a_pause_grows_to_ten_seconds_and_ends_with_a_good_life(monkeypatch: pyt
 # The end
 
 
+def test_a_worker_that_somebody_has_stopped_ends_with_the_others(tmp_path: Path) -> None:
+    with running_server(*TWO, cwd=tmp_path) as process:
+        pids = children(process.popen.pid)
+        os.kill(pids[0], signal.SIGSTOP)
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(10) == 0
+        assert not any(map(lives, pids))
+    assert process.log == ""
+
+
 @pytest.mark.parametrize("to_group", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_has_each_worker_answer_what_has_begun(
