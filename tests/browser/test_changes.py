@@ -21,10 +21,11 @@ def button(page: Page, name: str) -> Any:
 
 def create(page: Page, name: str, description: str = "") -> None:
     button(page, "New project").click()
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Description").fill(description)
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill(name)
+    dialog.get_by_label("Description").fill(description)
     button(page, "Create").click()
-    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(dialog).to_have_count(0)
 
 
 def delete(page: Page, name: str, typed: str) -> None:
@@ -113,6 +114,32 @@ def test_a_description_can_be_emptied_and_saving_the_same_leaves_its_newlines(op
             assert app.store.get("x").description == saved
 
 
+def test_what_is_typed_stays_when_the_list_is_shown_anew(open_page: Open) -> None:
+    app = make(["x", "y"])
+    with closing(app.store), serving(app) as url:
+        page = open_page(url)
+        button(page, "Edit x").click()
+        page.get_by_role("listitem").get_by_label("Description").fill("typed")
+        create(page, "z")
+        page.get_by_label("Search").fill("y")
+        expect(page.get_by_role("status")).to_have_text("1 project shown")
+        page.get_by_label("Search").fill("")
+        expect(page.get_by_role("status")).to_have_text("4 projects shown")
+        button(page, "Save").click()
+        expect(button(page, "Edit x")).to_be_focused()
+        assert app.store.get("x").description == "typed"
+        create(page, "last")
+        expect(button(page, "Save")).to_have_count(0)
+
+
+def test_the_news_of_a_long_name_is_short(serve: Serve, open_page: Open) -> None:
+    page = open_page(serve())
+    create(page, "long " * 2_000)
+    expect(page.get_by_role("status")).to_contain_text("2 projects shown")
+    height: float = page.evaluate("document.querySelector('header').offsetHeight")
+    assert height < 300
+
+
 def test_a_project_is_deleted_only_once_its_name_is_typed(open_page: Open) -> None:
     app = make(["my agent"])
     with closing(app.store), serving(app) as url:
@@ -139,6 +166,8 @@ def test_the_default_project_has_no_delete(serve: Serve, open_page: Open) -> Non
         "  blanks   within  ",
         " ",
         "\u202e\u200f",
+        "\u3164\u034f",
+        "\u2800",
         "x" * 5_000,
         "👩\u200d💻 e\u0301",
     ],
