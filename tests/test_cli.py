@@ -214,7 +214,7 @@ def test_the_server_listens_on_names_and_on_ipv6_addresses(tmp_path: Path, host:
 
 @pytest.mark.parametrize("from_environment", [False, True])
 def test_options_bound_pages_bodies_and_time(tmp_path: Path, from_environment: bool) -> None:
-    options = {"--max-page-size": "1", "--max-body-size": "12", "--timeout": "0.3", "--host": "localhost"}
+    options = {"--max-page-size": "1", "--max-body-size": "12", "--timeout": "1", "--host": "localhost"}
     arguments = [word for option in options.items() for word in option]
     environ = {"PROJECTS_WSGI" + name[1:].replace("-", "_").upper(): value for name, value in options.items()}
     with (

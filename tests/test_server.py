@@ -30,7 +30,7 @@ from projects_wsgi.server import Server
 from .support.process import environment, running, running_server
 
 # The time that a request may take, in the tests of that; in seconds.
-TIMEOUT = 0.3
+TIMEOUT = 1
 
 
 @contextlib.contextmanager
@@ -679,13 +679,13 @@ def test_a_client_that_does_not_read_its_answer_is_disconnected() -> None:
 
 
 def test_a_client_that_reads_slowly_gets_all_of_a_long_answer() -> None:
-    size = 2_000_000
+    size = 5_000_000
 
     def long(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"x" * size]
 
-    with serving(long, timeout=0.2) as server:
+    with serving(long, timeout=0.5) as server:
         server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
@@ -697,7 +697,7 @@ def test_a_client_that_reads_slowly_gets_all_of_a_long_answer() -> None:
             while data := client.recv(32_768):
                 received += len(data)
                 time.sleep(0.005)
-    assert time.monotonic() - began > 0.2
+    assert time.monotonic() - began > 0.5
     assert received > size
 
 
