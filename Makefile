@@ -92,7 +92,7 @@ test-new-postgres: $(VENV)/.postgres ## run on PostgreSQL 18, which a wheel brin
 NOT_MEASURED = $(addprefix tests/,test_imports.py test_readme.py test_record.py \
 	$(patsubst %,promises/test_%.py,bad_input busy import injection remembered_pages vendoring))
 traced = PYTHONPATH=$(CURDIR) $(BIN)/python -m coverage run -m pytest -n 3 --dist loadfile --quiet --tb no \
-	--show-capture no -r '' -k 'not at_any_moment and not goes_with_the_last_connection' $(1) || true
+	--show-capture no -r '' -k 'not at_any_moment and not no_moment and not goes_with_the_last_connection' $(1) || true
 
 coverage: $(VENV)/.coverage $(VENV)/.postgres ## measure the lines and branches that the tests reach: 97 % or more
 	@$(call need_postgres,$(VENV)) >/dev/null
