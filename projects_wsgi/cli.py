@@ -126,8 +126,9 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
 
 def _refuse_password(parser: argparse.ArgumentParser, name: str, given: object, source: str) -> None:
     """Exit if a value holds a password: in the wrong place, many a message would show it."""
-    is_right = name in (DATABASE.name, API_KEY.name, "source") or not isinstance(given, str)
-    if not is_right and without_password(str(given)) != given:
+    if name in (DATABASE.name, API_KEY.name, "source") or not isinstance(given, str):
+        return
+    if without_password(given) != given:
         parser.error(f"{source} holds a password, as only the URL of a database may: {given!r}")
 
 

@@ -202,8 +202,7 @@ def back_up(database: str, destination: str, force: bool) -> None:
 def restore(database: str, backup: str) -> None:
     """Replace the contents of a database, which may be in use, by a backup. Raises as import_."""
     _refuse_url(database, "pg_restore restores a PostgreSQL database")
-    if database == MEMORY:
-        raise CommandError("what is restored into :memory: would be gone at once; give --db")
+    _refuse_memory(database, "restored")
     # In this order: if the backup is not good, no database is made.
     with upkeep.copied(backup, database) as copy, contextlib.closing(SQLiteStore(database)) as store:
         store.restore_copy(copy, _draw_progress)
@@ -244,8 +243,7 @@ def import_(
     from . import transfer
 
     began = time.monotonic()
-    if database == MEMORY:
-        raise CommandError("what is imported into :memory: would be gone at once; give --db")
+    _refuse_memory(database, "imported")
     if dry_run and not is_url(database) and _is_new(database):
         database = MEMORY  # which holds what a new file would
     try:
@@ -353,6 +351,11 @@ def _open(database: str, schema: str | None, *, read_only: bool) -> Store:
 
 def _is_new(database: str) -> bool:
     return not os.path.exists(database) or (os.path.isfile(database) and os.path.getsize(database) == 0)
+
+
+def _refuse_memory(database: str, done: str) -> None:
+    if database == MEMORY:
+        raise CommandError(f"what is {done} into :memory: would be gone at once; give --db")
 
 
 def _refuse_url(database: str, instead: str) -> None:
