@@ -88,7 +88,9 @@ test-new-postgres: $(VENV)/.postgres ## run on PostgreSQL 18, which a wheel brin
 		$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) $(ABOUT_STORES) tests/postgres $(ARGS)
 
 # What fails while it is traced is judged elsewhere, where its timing is its own. The tests of copies of the
-# package reach nothing in it; those of the same requests again and again, or at any moment, nothing new.
+# package reach nothing in it; those of the same requests again and again, or at any moment, nothing new. Those at
+# any moment can hang, too: while a signal waits for the main thread, the interpreter of Python 3.11 may begin one
+# traced call of another thread over and over, with all the locks that this one holds.
 NOT_MEASURED = $(addprefix tests/,test_imports.py test_readme.py test_record.py \
 	$(patsubst %,promises/test_%.py,bad_input busy import injection remembered_pages vendoring))
 traced = PYTHONPATH=$(CURDIR) $(BIN)/python -m coverage run -m pytest -n 3 --dist loadfile --quiet --tb no \
