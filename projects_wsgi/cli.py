@@ -14,9 +14,10 @@ from typing import Any, Callable, NoReturn
 from . import __version__, commands, signals
 from .auth import KeysError, Role
 from .commands import PROGRAM
+from .locations import without_password
 from .model import StoreError
 from .options import API_KEY, DATABASE, KEYS, OPTIONS, PORT, SCHEMA, Option
-from .storage import CONFLICT_RULES, without_password
+from .storage import CONFLICT_RULES
 
 _KEYS_FILE = KEYS._replace(default=commands.KEYS_FILE, help="the keys file")  # which keys commands need
 _EXISTING = DATABASE._replace(help="the SQLite file")  # which these commands do not make

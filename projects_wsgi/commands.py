@@ -17,11 +17,12 @@ from . import SQLiteStore, Store, make_app, signals
 from . import keys as keyring
 from .access_log import AccessLog, Output
 from .auth import Role
+from .locations import is_url
 from .model import ChangeForbidden, NamesExist, ProjectsInvalid, SourceUnavailable
 from .origins import ANY
 from .server import Server
 from .sockets import allow_many_connections, hold_port
-from .storage import is_url, open_store, upkeep
+from .storage import open_store, upkeep
 from .workers import CAN_SHARE_A_PORT, Worker, start_workers
 
 if TYPE_CHECKING:

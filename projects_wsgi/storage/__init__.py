@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Callable, NamedTuple, Optional
-from urllib.parse import unquote
 
 from .. import model
+from ..locations import is_url
 from ..model import Project, ProjectKey, ProjectKind, ProjectRow
 from ..options import STORE_OPTIONS
 from .pool import Loan, Pool, Session
@@ -28,16 +27,6 @@ Record = tuple[int, str, Optional[str], str, str, str]
 
 # What becomes of a project that comes in under a name that exists.
 CONFLICT_RULES = ("fail", "skip", "update")
-
-# Whatever looks like one, but not a drive of Windows.
-_URL = r"(?is)(?![a-z]:)(.*://|\W*postgres[^/]*:)"
-
-# Up to where a password begins. Where a URL was taken for a path, one slash is left of the two.
-_PASSWORD = r"""(?isx)
-    :/+ [^:]* : (?= .*@ )
-    | (?: ^ | [\s'"=] | // ) (?! [a-z]:[/\\] ) [^\s:/\\'"]+ : (?! [\s/\\] ) (?= .*@ )
-    | (?: password | passwd | pwd | secret ) \s* =
-"""
 
 MAX_ID = 2**63 - 1  # the largest integer of every engine
 _MAX_TRIES = 10  # of get_or_create, while others create and delete the same project
@@ -500,21 +489,6 @@ def _batches(records: Iterable[Record]) -> Iterator[tuple[list[Record], int]]:
             batch, size = [], 0
     if batch:
         yield batch, size
-
-
-def is_url(name: str) -> bool:
-    """Tell whether a database's name is a URL and no path; what may hold a password is no path."""
-    return (":" in name and re.match(_URL, name) is not None) or without_password(name) != name
-
-
-def without_password(text: str) -> str:
-    """Return a text up to where a password may begin in it: user:password@, password=, however spelled."""
-    shown = text
-    if not {":", "=", "%"}.isdisjoint(text):
-        for decode in (str, unquote):
-            found = re.search(_PASSWORD, decode(shown))
-            shown = decode(shown)[: found.end()] if found else shown
-    return text if shown == text else f"{shown}..."
 
 
 def open_store(database: str | os.PathLike[str], **options: Any) -> Store:

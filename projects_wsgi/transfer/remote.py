@@ -14,8 +14,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 
+from ..locations import without_password
 from ..model import ProjectKind, SourceUnavailable
-from ..storage import without_password
 from .lines import Incoming, parse_document
 
 _PAGE = 1_000  # projects

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Callable, NamedTuple
 
+from ..locations import is_url
 from ..model import SourceUnavailable
-from ..storage import is_url, open_store
+from ..storage import open_store
 from ..storage.sqlite import foreign
 from . import remote
 from .lines import Incoming, read_lines

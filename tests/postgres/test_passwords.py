@@ -15,7 +15,8 @@ import pytest
 import webtest
 
 from projects_wsgi import StoreUnavailable, make_app
-from projects_wsgi.storage import is_url, open_store
+from projects_wsgi.locations import is_url
+from projects_wsgi.storage import open_store
 
 from ..support.cluster import PASSWORD, Cluster
 from ..support.databases import Database

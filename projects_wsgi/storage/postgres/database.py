@@ -10,8 +10,8 @@ import time
 from collections.abc import Generator
 from typing import Any
 
+from ...locations import without_password
 from ...model import ChangeForbidden, OutcomeUnknown, ProjectsError, StoreBusy, StoreFull, StoreUnavailable
-from .. import without_password
 
 MORE_SECONDS = 1.0  # for which the client waits longer than the server, which says why nothing came
 _LOOK_SECONDS = 0.1  # how often a client that waits looks whether it has waited long enough
