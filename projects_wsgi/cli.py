@@ -13,10 +13,11 @@ from typing import Any, Callable, NoReturn
 
 from . import __version__, commands, signals
 from .auth import KeysError, Role
-from .commands import PROGRAM
+from .commands import PROGRAM, CommandError, warn
 from .locations import without_password
 from .model import StoreError
 from .options import API_KEY, DATABASE, KEYS, OPTIONS, PORT, SCHEMA, Option
+from .serving import ADMIN_SECRET_VARIABLE, serve
 from .storage import CONFLICT_RULES
 
 _KEYS_FILE = KEYS._replace(default=commands.KEYS_FILE, help="the keys file")  # which keys commands need
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
         status = _run(command, settings)
         signals.hold_signals()
     except KeyboardInterrupt:
-        status = 0 if command is commands.serve else 130
+        status = 0 if command is serve else 130
     return status
 
 
@@ -66,7 +67,7 @@ def _open_standard_streams() -> None:
 def _run(command: Callable[..., int | None], settings: dict[str, Any]) -> int:
     try:
         return command(**settings) or 0
-    except (commands.CommandError, KeysError, StoreError) as error:
+    except (CommandError, KeysError, StoreError) as error:
         return _fail(str(error))
     except FileExistsError as error:
         return _fail(f"{error}; overwrite it with --force")
@@ -109,7 +110,7 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
             text, source = environ.get(option.variable) or None, f"environment variable {option.variable}"
             if option is PORT and text is not None and "://" in text:
                 shown = without_password(text)
-                commands.warn(
+                warn(
                     f"{source} is {shown!r}, as Kubernetes sets it for a service of that name; port"
                     f" {option.default} is used"
                 )
@@ -120,8 +121,8 @@ def parse_settings(arguments: list[str] | None, environ: Mapping[str, str]) -> a
         except ValueError as error:
             parser.error(f"{source}: {error}")
         setattr(settings, option.name, value)
-    if settings.run is commands.serve:
-        settings.admin_secret = environ.get(commands.ADMIN_SECRET_VARIABLE) or None
+    if settings.run is serve:
+        settings.admin_secret = environ.get(ADMIN_SECRET_VARIABLE) or None
     return settings
 
 
@@ -139,10 +140,10 @@ def build_parser() -> argparse.ArgumentParser:
         prog=PROGRAM, description="Serve the projects API of Arize Phoenix from an SQLite file or PostgreSQL."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    _add_options(parser, commands.serve, OPTIONS)
+    _add_options(parser, serve, OPTIONS)
     add = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Command).add_parser
-    serve = functools.partial(_add_options, run=commands.serve, options=OPTIONS)
-    add("serve", help="serve the projects; the command when none is given", build=serve)
+    build_serve = functools.partial(_add_options, run=serve, options=OPTIONS)
+    add("serve", help="serve the projects; the command when none is given", build=build_serve)
     check = functools.partial(_add_options, run=commands.check, options=[_EXISTING])
     add("check", help="look for faults in a database; exit with 1 if it has any", build=check)
     add("backup", help="copy a database, also one in use", build=_build_backup)

@@ -552,8 +552,8 @@ def test_a_stop_ends_though_nobody_reads_the_log_and_whatever_the_alarm_was_befo
 ) -> None:
     program = f"""
 import os, runpy, signal, sys
-from projects_wsgi import commands
-commands._MOST_SECONDS_TO_STOP = 1
+from projects_wsgi import serving
+serving._MOST_SECONDS_TO_STOP = 1
 {STARTED_BY_A_PROCESS[how]}
 runpy.run_module("projects_wsgi", run_name="__main__")
 """

@@ -455,8 +455,8 @@ def test_a_port_whose_earlier_connections_linger_is_free(tmp_path: Path, first: 
 def test_a_worker_that_is_killed_before_it_serves_ends_all_with_one_line(tmp_path: Path) -> None:
     program = """
 import os, signal, sys
-from projects_wsgi import cli, commands
-commands.make_app = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+from projects_wsgi import cli, serving
+serving.make_app = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 sys.exit(cli.main())
 """
     line = [sys.executable, "-W", "error", "-c", program, "--port", "0", "--workers", "2"]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from projects_wsgi import SQLiteStore, make_app
-from projects_wsgi.commands import ADMIN_SECRET_VARIABLE
 from projects_wsgi.keys import KeyRing
 from projects_wsgi.options import OPTIONS, Option
+from projects_wsgi.serving import ADMIN_SECRET_VARIABLE
 
 README = Path(__file__).parent.parent.parent / "README.md"
 
