@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
         signals.hold_signals()
     except KeyboardInterrupt:
         status = 0 if command is serve else 130
+    _let_go_of_output()
     return status
 
 

@@ -25,6 +25,7 @@ import pytest
 from projects_wsgi import Role, SQLiteStore, __version__
 from projects_wsgi.keys import add_key, read_keys
 from projects_wsgi.options import OPTIONS
+from projects_wsgi.workers import CAN_SHARE_A_PORT
 
 from .support.process import Process, environment, refusal, run, running_server
 
@@ -537,6 +538,27 @@ def test_a_server_whose_output_nobody_can_read_serves_and_keeps_its_database_who
     shell.wait(10)
     assert statuses == [200] * 5
     assert run("check", cwd=tmp_path).stdout == "projects.db: ok\n"
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("workers", [1, 2] if CAN_SHARE_A_PORT else [1])
+def test_a_server_that_cannot_say_where_it_serves_ends_with_0_and_without_a_complaint(
+    tmp_path: Path, redirection: str, workers: int
+) -> None:
+    port = free_port()
+    line = f'exec "{sys.executable}" -m projects_wsgi --quiet --port {port} --workers {workers} {redirection}'
+    with subprocess.Popen(
+        ["bash", "-c", line], cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as popen:
+        deadline = time.monotonic() + 10
+        status = 0
+        while status != 200 and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                status, _ = get("127.0.0.1", port, "/readyz")
+            time.sleep(0.02)
+        popen.send_signal(signal.SIGTERM)
+        assert popen.communicate(timeout=10)[1] == ""
+    assert (status, popen.returncode) == (200, 0)
 
 
 STARTED_BY_A_PROCESS = {
