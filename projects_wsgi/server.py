@@ -78,7 +78,16 @@ class Server(LeaderFollowers[Connection]):
     ) -> None:
         super().__init__()
         ALLOWED_HOSTS.check(allowed_hosts)
-        self.socket = listen(host, port, is_shared)
+        with contextlib.ExitStack() as opened:  # if not all can be opened, what has been is closed
+            self.socket = opened.enter_context(listen(host, port, is_shared))
+            self._selector = opened.enter_context(selectors.DefaultSelector())
+            self._waker, self._sleeper = map(opened.enter_context, socket.socketpair())
+            for end in (self._waker, self._sleeper):
+                end.setblocking(False)
+            self._selector.register(self._sleeper, selectors.EVENT_READ)
+            self._is_accepting = False
+            self._accept(True)
+            opened.pop_all()
         self.host: str = str(self.socket.getsockname()[0])
         self.port: int = self.socket.getsockname()[1]
         self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
@@ -100,23 +109,17 @@ class Server(LeaderFollowers[Connection]):
             "wsgi.input_terminated": True,
         }
         self._service = Service(application, headers_for, is_allowed_host, access_log, timeout, environ)
-        # The leader's
-        self._selector = selectors.DefaultSelector()
+        # The leader's, as the selector is
         self._connections: set[Connection] = set()
         self._max_connections = most_connections()
-        self._is_accepting = False
         self._look_seconds = min(1.0, max(timeout / 4, _LOOK_SECONDS))  # between two looks at deadlines
         self._next_look = self._next_write = 0.0
         self._wary_until = 0.0
-        # Every thread's. Pending: those that a thread has kept, or whose next request has come with the last.
+        # Every thread's, as the waker is. Pending: those that a thread has kept, or whose next request has
+        # come with the last.
         self._pending: deque[Connection] = deque()
-        self._waker, self._sleeper = socket.socketpair()
         self._is_serving = self._is_calm = False
         self._stops_at = 0.0
-        for end in (self._waker, self._sleeper):
-            end.setblocking(False)
-        self._selector.register(self._sleeper, selectors.EVENT_READ)
-        self._accept(True)
         _open_servers().add(self)
 
     def __enter__(self) -> Server:

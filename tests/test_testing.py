@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from projects_wsgi import ProjectExists, ProjectKind
+from projects_wsgi import ProjectExists, ProjectKind, StoreUnavailable
 from projects_wsgi.testing import live_server
 
 from .support.databases import Database
@@ -73,6 +73,30 @@ def test_a_live_server_that_cannot_start_leaves_nothing() -> None:
     with pytest.raises(ProjectExists), live_server(["a", "a"]):
         pass
     assert threading.active_count() == threads
+
+
+def test_a_live_server_that_finds_too_few_free_descriptors_leaves_none_of_those_that_it_had() -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def lowest() -> int:
+        with open(os.devnull) as free:
+            return free.fileno()
+
+    with live_server():  # so that all is imported
+        before = lowest()
+    before, errors = lowest(), []
+    for count in range(5):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before + count, hard))
+        try:
+            with live_server():
+                pass
+        except (OSError, StoreUnavailable) as error:
+            errors.append(error)  # which keeps what the frames hold
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert lowest() == before
+    assert len(errors) > 1
 
 
 def test_a_live_server_ends_with_its_block_whatever_happens() -> None:
