@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from projects_wsgi import SQLiteStore
+from projects_wsgi import SQLiteStore, StoreUnavailable
 
 from ..support.databases import connect, names
 
@@ -53,6 +54,26 @@ def test_a_file_that_was_made_elsewhere_falls_back_too(file: Path, caplog: pytes
         store.delete("agent")
         assert journal_mode(file) == "delete"
     assert "does without SQLite's write-ahead log" in caplog.text
+
+
+def test_a_process_that_may_open_no_more_files_leaves_a_file_its_write_ahead_log(file: Path) -> None:
+    resource = pytest.importorskip("resource")
+    SQLiteStore(file).close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    errors = []
+    for count in range(6):
+        with open(os.devnull) as lowest:
+            limit = lowest.fileno() + count
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        try:
+            SQLiteStore(file).close()
+        except StoreUnavailable as error:
+            errors.append(str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert journal_mode(file) == "wal"
+    assert len(errors) >= 2
+    assert {"Too many open files" in error for error in errors} == {True}
 
 
 def test_who_opens_a_connection_while_another_writes_waits_for_it(file: Path) -> None:
