@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import urllib.request
@@ -273,7 +274,9 @@ def test_the_unit_for_systemd_runs_the_zipapp(built: Path, tmp_path: Path) -> No
             if shutil.which("systemctl") is None:
                 continue
             line = line.replace("enable --now", f"--root={tmp_path} enable")
-        type_in(line, built)
+        type_in(f"umask 077 && {line}", built)
+    # The service runs as a user of its own.
+    assert (tmp_path / "usr/local/lib/projects-wsgi.pyz").stat().st_mode & stat.S_IROTH
     python, *arguments = re.sub(r"(?<= )/", f"{tmp_path}/", service["ExecStart"]).split()
     assert python == "/usr/bin/python3"
     with running_server(cwd=tmp_path, environ=ALONE, command=arguments) as process:
