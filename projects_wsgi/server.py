@@ -168,13 +168,15 @@ class Server(LeaderFollowers[Connection]):
 
     def server_close(self) -> None:
         """Stop, as the class says, and close all sockets."""
-        self.shutdown()
-        self._wait_while(lambda: self._is_serving or self._threads > 0)
-        self._is_over = True
-        self._wake_watch()
-        for connection in list(self._connections):
-            connection.hang_up()
-        self._close_sockets()
+        try:
+            self.shutdown()
+            self._wait_while(lambda: self._is_serving or self._threads > 0)
+        finally:  # also if Ctrl-C ends the wait
+            self._is_over = True
+            self._wake_watch()
+            for connection in list(self._connections):
+                connection.hang_up()
+            self._close_sockets()
 
     def _wait_while(self, condition: Callable[[], bool]) -> None:
         while condition() and time.monotonic() < self._stops_at + 2 * _LOOK_SECONDS:

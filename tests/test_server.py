@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import logging
@@ -1108,6 +1109,20 @@ def test_clients_that_come_all_at_once_can_connect_at_once(projects_app: Project
         address = server.host, server.port
         for _ in range(100):  # before the server accepts the first of them
             stack.enter_context(socket.create_connection(address, timeout=0.5))
+
+
+def test_a_server_whose_end_is_broken_off_has_closed_its_sockets(projects_app: ProjectsApp) -> None:
+    with socket.socket() as client:
+        client.settimeout(10)
+        server = Server("127.0.0.1", 0, projects_app)
+        server.start()
+        client.connect((server.host, server.port))
+        client.sendall(b"GET ")  # and no more, for which the server waits at its end
+        threading.Timer(0.2, _thread.interrupt_main).start()
+        with pytest.raises(KeyboardInterrupt):
+            server.server_close()
+        assert server.socket.fileno() == -1
+        assert client.recv(1) == b""
 
 
 def test_without_free_descriptors_clients_wait_and_the_server_does_not_spin(
