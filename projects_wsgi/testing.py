@@ -24,6 +24,8 @@ def live_server(projects: Iterable[str | Mapping[str, Any]] = (), **options: Any
         {"name": "agent", "description": "first steps", "kind": "experiment"}.
     options, errors: those of make_app, and of Store.create; the database is ":memory:" if none is given.
     """
+    if isinstance(projects, (str, Mapping)):  # which would be taken for a list of its letters or keys
+        raise TypeError(f"projects must be a list of names or mappings, not {projects!r}")
     app = make_app(options.pop("database", ":memory:"), **options)
     with contextlib.closing(app.store):
         for project in projects:

@@ -75,6 +75,12 @@ def test_a_live_server_that_cannot_start_leaves_nothing() -> None:
     assert threading.active_count() == threads
 
 
+@pytest.mark.parametrize("one", ["my agent", {"name": "my agent"}])
+def test_one_project_is_not_taken_for_a_list_of_them(one: Any) -> None:
+    with pytest.raises(TypeError, match="projects must be a list"), live_server(one):
+        pass
+
+
 def test_a_live_server_that_finds_too_few_free_descriptors_leaves_none_of_those_that_it_had() -> None:
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
