@@ -5,12 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+from collections.abc import Iterator
 
 # What keeps a file from getting another's owner: the user has no right to, the user namespace does not know
 # the owner (EINVAL), the file system has no owners.
 _OWNER_ERRORS = (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # a file system that syncs no folders
 _ACCESS_LIST = "system.posix_acl_access"  # acl(5); Linux has it as an extended attribute
+
+_UNFINISHED = re.compile(r"projects-[0-9a-f]{8}\.unfinished")
+
+_FEW, _SMALL = 4, 32_768  # files, as a database may need besides its own, and bytes
+_REMEDIES = {
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "close some, or let the process open more"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on the disk"),
+}
 
 
 def create_held(path: str, mode: int = 0o600) -> int:
@@ -121,3 +131,38 @@ def sync_folder(folder: str) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def unfinished_file(folder: str, mode: int = 0o600) -> Iterator[tuple[str, int]]:
+    """Give path and descriptor of a new file of this call's own, gone afterwards unless it was renamed.
+
+    What others left is cleared away.
+    """
+    with contextlib.suppress(OSError):  # whoever may write to a folder need not be one who may list it
+        for name in os.listdir(folder):
+            if _UNFINISHED.fullmatch(name):
+                remove_if_left(os.path.join(folder, name))
+    path = os.path.join(folder, f"projects-{os.urandom(4).hex()}.unfinished")
+    descriptor = create_held(path, mode)
+    try:
+        yield path, descriptor
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        os.close(descriptor)
+
+
+def scarcity(folder: str) -> str:
+    """Say why no more files can be opened, or made in a folder: a few small ones; or ""."""
+    with contextlib.ExitStack() as made:
+        try:
+            for _ in range(_FEW):
+                _, descriptor = made.enter_context(unfinished_file(folder))
+                size = _SMALL
+                while size:
+                    size -= os.write(descriptor, bytes(size))
+        except OSError as error:
+            if error.errno in _REMEDIES:
+                return f"{error.strerror}; {_REMEDIES[error.errno]}"
+    return ""

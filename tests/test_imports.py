@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         "storage.sqlite.schema",
         "storage.upkeep",
     },
-    "storage.sqlite.database": {"model", "storage.pool", "storage.sqlite.schema"},
+    "storage.sqlite.database": {"files", "model", "storage.pool", "storage.sqlite.schema"},
     "storage.sqlite.log": {"files", "model", "storage.sqlite.database"},
     "storage.sqlite.file": {
         "model",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from typing import Callable, cast
 
-from ..files import copy_permissions, create_held, remove_if_left, sync_folder
+from ..files import copy_permissions, sync_folder, unfinished_file
 from ..model import StoreBusy, StoreFull, StoreUnavailable
 from .pool import Session
 from .sqlite import schema
@@ -25,8 +24,6 @@ _STEP_PAGES = 1_000  # after which progress is told
 _RESTORED_PAGES = 50  # likewise; fewer than a cache holds, so that the first are not in the file at once
 _RETRY_SECONDS = 0.001  # among many writers, a longer wait would miss every gap
 _BUSY_STATUSES = (5, 6)  # SQLITE_BUSY and SQLITE_LOCKED
-
-_UNFINISHED = re.compile(r"projects-[0-9a-f]{8}\.unfinished")
 
 
 @contextlib.contextmanager
@@ -73,7 +70,7 @@ def new_file(path: str, source: str, *, overwrite: bool) -> Iterator[str]:
         raise StoreUnavailable(f"cannot copy the database to {path}: {reason}")
     try:
         mode = 0o666 if source == MEMORY else 0o600
-        with _unfinished_file(os.path.dirname(path), mode) as (unfinished, descriptor):
+        with unfinished_file(os.path.dirname(path), mode) as (unfinished, descriptor):
             yield unfinished
             if source != MEMORY:
                 # Only now: a database that nobody may write has a copy that nobody may write.
@@ -104,26 +101,6 @@ def _refusal(source: str, path: str) -> str:
         if os.path.exists(path + suffix):
             return f"{path}{suffix} shows that a database there is in use; choose another name"
     return ""
-
-
-@contextlib.contextmanager
-def _unfinished_file(folder: str, mode: int = 0o600) -> Iterator[tuple[str, int]]:
-    """Give path and descriptor of a new file of this call's own, gone afterwards unless it was renamed.
-
-    What others left is cleared away.
-    """
-    with contextlib.suppress(OSError):  # whoever may write to a folder need not be one who may list it
-        for name in os.listdir(folder):
-            if _UNFINISHED.fullmatch(name):
-                remove_if_left(os.path.join(folder, name))
-    path = os.path.join(folder, f"projects-{os.urandom(4).hex()}.unfinished")
-    descriptor = create_held(path, mode)
-    try:
-        yield path, descriptor
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        os.close(descriptor)
 
 
 def _copy(session: Session, path: str, progress: Progress | None) -> None:
@@ -180,7 +157,7 @@ def copied(path: str, target: str) -> Iterator[Session]:
         copy_path = MEMORY
         if target != MEMORY:
             try:
-                copy_path, _ = stack.enter_context(_unfinished_file(os.path.dirname(target)))
+                copy_path, _ = stack.enter_context(unfinished_file(os.path.dirname(target)))
                 _copy(backup, copy_path, None)
             except OSError as error:
                 reason = _reason(error, target)

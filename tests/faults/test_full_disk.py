@@ -17,6 +17,7 @@ from ..promises.test_full import TEXT
 from ..support.process import Process, refusal, run, running_server
 
 SIZE = 1_048_576  # bytes
+INODES = 50
 
 
 class Disk(NamedTuple):
@@ -42,11 +43,11 @@ class Disk(NamedTuple):
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A file system of 1 MiB, mounted where only this test's processes see it."""
+    """A file system of 1 MiB and few files, mounted where only this test's processes see it."""
     folder = tmp_path / "disk"
     folder.mkdir()
     is_root = os.geteuid() == 0
-    mount = f"mount -t tmpfs -o size={SIZE} tmpfs {folder} && echo mounted && exec cat"
+    mount = f"mount -t tmpfs -o size={SIZE},nr_inodes={INODES} tmpfs {folder} && echo mounted && exec cat"
     unshare = ["unshare", "--mount", *([] if is_root else ["--map-root-user"]), "sh", "-c", mount]
     with subprocess.Popen(unshare, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
         assert keeper.stdin is not None
@@ -140,3 +141,14 @@ def test_a_server_that_starts_on_a_full_disk_says_so_in_one_line(disk: Disk) -> 
     disk.fill()
     line = refusal("--db", str(disk.folder / "projects.db"), cwd=disk.folder.parent, prefix=disk.prefix)
     assert "there is no room left to write to the database" in line
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_file_keeps_its_log_where_the_disk_has_no_room_for_that(disk: Disk, left: int) -> None:
+    with serving(disk):
+        pass
+    while os.statvfs(disk.outside).f_favail > left:
+        (disk.outside / f"filler {os.statvfs(disk.outside).f_favail}").touch()
+    line = refusal("--db", str(disk.folder / "projects.db"), cwd=disk.folder.parent, prefix=disk.prefix)
+    assert "No space left on device; make room on the disk" in line
+    assert (disk.outside / "projects.db").read_bytes()[18:20] == b"\2\2"  # sqlite.org/fileformat2.html, 1.3

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
+from ...files import scarcity
 from ...model import ChangeForbidden, ProjectsError, StoreBusy, StoreFull, StoreUnavailable
 from ..pool import Session
 from . import schema
@@ -24,8 +24,6 @@ SQLITE_PATIENCE_SECONDS = 0.004
 
 # The log is cut to this, in bytes, whenever SQLite begins it anew.
 LOG_LIMIT = 4_194_304
-
-_FILES_AT_A_TIME = 4  # that a connection may have open, and one more
 
 # How the messages of errors begin: sqlite3 shows SQLite's result codes only from Python 3.11 on.
 _BUSY = ("database is locked", "database table is locked", "database schema is locked", "locking protocol")
@@ -176,19 +174,7 @@ def diagnosis(path: str) -> str:
         return reason
     if not os.access(folder, os.W_OK | os.X_OK):  # where SQLite keeps its log as well
         return f"the folder {folder} is not writable; change its permissions or choose another file"
-    return _scarcity_of_files() if os.path.exists(path) else "there is no such file"
-
-
-def _scarcity_of_files() -> str:
-    """Say that no more files may be open, if those are fewer than SQLite needs; or ""."""
-    with contextlib.ExitStack() as opened:
-        try:
-            for _ in range(_FILES_AT_A_TIME):
-                opened.enter_context(open(os.devnull, "rb", buffering=0))
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                return f"{error.strerror}; close some, or let the process open more"
-    return ""
+    return scarcity(folder) if os.path.exists(path) else "there is no such file"
 
 
 def unusable_file(path: str) -> str:
