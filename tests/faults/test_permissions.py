@@ -52,6 +52,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_to_read_what_is_not_there_fails_for_that_and_not_for_the_folder(folder: Path) -> None:
+    folder.chmod(0o500)
+    for command in (["serve", "--read-only"], ["export"], ["check"], ["backup", "copy.db"]):
+        line = refusal(*command, "--db", str(folder / "none.db"), cwd=folder.parent, prefix=AS_USER)
+        assert "there is no" in line
+
+
 NOT_ACCESSIBLE = "the file is not readable and writable; change its permissions or choose another file"
 
 

@@ -356,11 +356,11 @@ def opened(path: str, mode: str, copy: str | None = None) -> Iterator[Session]:
 def mode_to_look(path: str, mode: str) -> str:
     """Return how to open a file to read it so that nothing stays beside it that shuts out its own user.
 
-    mode: how its own user does. Raises StoreUnavailable if only that user can.
+    mode: how its own user does. Raises StoreUnavailable if only that user can, or there is no file.
     """
     status = status_of(path)
     if status is None:
-        return mode  # for SQLite to find out
+        raise StoreUnavailable(f"cannot use the database {path}: there is no such file")
     # What SQLite makes beside a file gets its mode, and if root makes it, its owner. A root that may not
     # write to other users' files may not give them any either.
     is_owner = not hasattr(os, "geteuid") or os.geteuid() in (0, status.st_uid)
