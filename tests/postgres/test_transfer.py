@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projects_wsgi import ProjectKind, SQLiteStore, Store, StoreUnavailable, transfer
+from projects_wsgi import ProjectExists, ProjectKind, SQLiteStore, Store, StoreUnavailable, transfer
 from projects_wsgi.storage import open_store
 from projects_wsgi.transfer import open_source
 
@@ -82,6 +82,20 @@ def test_commands_move_all_to_postgres_and_back(url: str, tmp_path: Path) -> Non
     # The last id is gone, and nobody gets it again.
     with closing(SQLiteStore(tmp_path / "other.db")) as store, closing(open_store(url)) as middle_store:
         assert store.create("next").id == middle_store.create("next").id == len(WILD) + 2
+
+
+def test_what_came_in_is_found_whatever_strings_mean_to_the_server(cluster: Cluster) -> None:
+    with new_database(cluster) as name:
+        for setting in ("standard_conforming_strings = off", "array_nulls = off", "bytea_output = escape"):
+            cluster.execute(f"ALTER DATABASE {name} SET {setting}")
+        with closing(open_store(cluster.url(database=name))) as store:
+            transfer.import_projects(store, [project(5, "a\\"), project(3, "NULL")])
+            assert (store.get("a\\").id, store.get("NULL").id) == (5, 3)
+            transfer.import_projects(store, [project(5, "a\\", "\\b")], on_conflict="update")
+            assert store.get("a\\").description == "\\b"
+            assert store.create("a").id == 6
+            with pytest.raises(ProjectExists):
+                store.create("NULL")
 
 
 def test_a_user_who_does_not_own_the_tables_is_told_what_is_missing(cluster: Cluster, tmp_path: Path) -> None:

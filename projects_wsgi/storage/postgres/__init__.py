@@ -234,7 +234,7 @@ class PostgresStore(Store):
         self._within(session, sql, (sequence, last_id))
 
     def _find_descriptions(self, session: Session, names: Sequence[str]) -> Mapping[str, str | None]:
-        sql = f"SELECT {_ROW} FROM {self._table} WHERE name_hash = ANY($1)"
+        sql = f"SELECT {_ROW} FROM {self._table} WHERE name_hash = ANY($1::bytea[])"
         rows = self._within(session, sql, ([_hash(name) for name in names],)).fetchall()
         return {name: description for _, name, description in map(_parse_row, rows)}
 
@@ -267,12 +267,13 @@ class PostgresStore(Store):
         return count
 
 
-def _address(key: int | str) -> tuple[str, int | bytes]:
+def _address(key: int | str) -> tuple[str, int | str]:
     return ("name_hash = $1", _hash(key)) if isinstance(key, str) else ("id = $1", key)
 
 
-def _hash(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
+def _hash(name: str) -> str:
+    # As text, because libpq escapes bytes twice where standard_conforming_strings is off.
+    return rf"\x{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def _parse_row(row: Any) -> ProjectRow:
