@@ -233,6 +233,15 @@ def test_it_is_opened_where_the_operator_lets_nobody_write(cluster: Cluster, dat
         assert store.get("agent").name == "agent"
 
 
+def test_where_an_event_trigger_forbids_tables_it_is_unavailable(cluster: Cluster) -> None:
+    with new_database(cluster) as name:
+        raising = "RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no tables on Fridays'; END $$"
+        cluster.execute(f"CREATE FUNCTION refuse() {raising}", name)
+        cluster.execute("CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE FUNCTION refuse()", name)
+        with pytest.raises(StoreUnavailable, match=r"cannot make the tables in .*: no tables on Fridays"):
+            open_store(cluster.url(database=name))
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_database_that_cannot_hold_every_name_is_refused(cluster: Cluster, encoding: str) -> None:
     settings = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from ...model import StoreUnavailable
+from ...model import ChangeForbidden, StoreUnavailable
 from ..pool import Session
 
 NOW = "date_trunc('milliseconds', now())"  # as exact as in SQLite
@@ -69,6 +69,9 @@ def prepare(session: Session, schema: str | None, location: str, read_only: bool
     try:
         _make_tables(connection, schema, location)
     except session.driver.error as error:
+        forbidden = session.driver.translated(error)
+        if isinstance(forbidden, ChangeForbidden):  # by an event trigger
+            raise StoreUnavailable(f"cannot make the tables in {location}: {forbidden}") from error
         if getattr(error, "sqlstate", None) != _FORBIDDEN:
             raise
         raise StoreUnavailable(
