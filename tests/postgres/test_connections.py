@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import ExitStack, closing
 
 import pytest
@@ -34,3 +35,12 @@ def test_a_store_opens_no_connection_before_it_needs_one(database: Database) -> 
     with closing(database.open_store()), database.connect() as connection:
         others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'projects_wsgi'"
         assert connection.execute(others).fetchone() == (0,)
+
+
+def test_a_connection_that_is_closed_is_replaced_whatever_has_its_descriptor_now(database: Database) -> None:
+    with closing(database.open_store(max_connections=1)) as store, ExitStack() as others:
+        store.create("agent")
+        store._writers._connections[0].close()
+        for end in (end for _ in range(5) for end in socket.socketpair()):
+            others.enter_context(end)
+        assert store.create("other").name == "other"

@@ -111,8 +111,9 @@ class Database:
         return connection
 
     def check(self, session: Any) -> None:
-        """Renew a session whose server has said goodbye: that is all it says unasked."""
-        if session.connection.selector.select(0):
+        """Renew a session that is closed, or whose server has said goodbye: that is all it says unasked."""
+        # If it is closed, something else may have its descriptor now.
+        if session.connection.closed or session.connection.selector.select(0):
             session.renew()
         session.connection.deadline = session.deadline + MORE_SECONDS
 
