@@ -130,6 +130,7 @@ def test_what_a_host_takes_away_is_named(
         ("created_at = 'infinity'", "timestamp too large"),
         ("updated_at = '-infinity'", "timestamp too small"),
         ("created_at = '4000-01-01 BC'", "timestamp too small"),
+        ("created_at = NULL", "'NoneType' object has no attribute 'replace'"),
     ],
 )
 def test_a_change_of_what_cannot_be_read_is_told_as_made(
@@ -138,6 +139,7 @@ def test_a_change_of_what_cannot_be_read_is_told_as_made(
     for name in ("a", "b"):
         shared_store.create(name)
     with database.connect() as connection:
+        connection.execute("ALTER TABLE projects ALTER created_at DROP NOT NULL")
         connection.execute(f"UPDATE projects SET {assignment} WHERE id > 1")
         for act in (
             lambda: shared_store.get("a"),
@@ -154,6 +156,16 @@ def test_a_change_of_what_cannot_be_read_is_told_as_made(
                 shared_store.update("a", "after")
             found = connection.execute("SELECT name, description FROM projects WHERE id > 1").fetchall()
             assert found == [("a", "after")]
+
+
+def test_a_project_whose_name_a_host_took_away_is_told(database: Database, shared_store: Store) -> None:
+    project = shared_store.create("agent")
+    with database.connect() as connection:
+        connection.execute("ALTER TABLE projects ALTER name DROP NOT NULL")
+        connection.execute("UPDATE projects SET name = NULL WHERE id > 1")
+    for act in (lambda: shared_store.get(project.id), shared_store.list_rows):
+        with pytest.raises(StoreUnavailable, match=f"the project {project.id} cannot be read"):
+            act()
 
 
 def test_what_a_trigger_makes_unreadable_is_told_as_made(database: Database, shared_store: Store) -> None:

@@ -278,7 +278,10 @@ def _hash(name: str) -> str:
 
 def _parse_row(row: Any) -> ProjectRow:
     project_id, name, description = row
-    return project_id, _decode(name), description and _decode(description)
+    try:
+        return project_id, _decode(name), description and _decode(description)
+    except TypeError as error:  # a host has changed a column
+        raise unreadable(project_id, name, error) from None
 
 
 def _parse_project(row: Any) -> Project:
@@ -286,7 +289,7 @@ def _parse_project(row: Any) -> Project:
     try:
         aware = (time.replace(tzinfo=datetime.timezone.utc) for time in times)
         return Project(*_parse_row((project_id, name, description)), ProjectKind(kind), *aware)
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise unreadable(project_id, name, error) from None
 
 
