@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import pytest
@@ -10,25 +12,53 @@ import pytest
 from projects_wsgi import StoreBusy
 from projects_wsgi.storage.pool import Loan
 
-from ..support.databases import Database
+from ..support.databases import Database, names
 
 
-@pytest.mark.parametrize(("max_connections", "for_searches"), [(1, 0), (2, 0), (3, 1), (10, 3)])
-def test_a_third_of_the_connections_is_for_searches_alone(
-    database: Database, max_connections: int, for_searches: int
+@pytest.mark.parametrize(("max_connections", "third"), [(1, 0), (2, 0), (3, 1), (10, 3)])
+def test_a_third_of_the_connections_is_for_searches_alone_and_another_for_other_reads(
+    database: Database, max_connections: int, third: int
 ) -> None:
     options = {"max_connections": max_connections, "busy_timeout": 0.2}
     with closing(database.open_store(**options)) as store, ExitStack() as held:
-        for _ in range(max_connections - for_searches):
-            held.enter_context(Loan(store._readers, 1.0))
+        for _ in range(max_connections - 2 * third):
+            held.enter_context(Loan(store._writers, 1.0))
         with pytest.raises(StoreBusy, match="other threads"):
             store.create("agent")
-        if for_searches:
+        if third:
+            assert store.get("default").id == 1
+        for _ in range(third):
+            held.enter_context(Loan(store._readers, 1.0))
+        with pytest.raises(StoreBusy, match="other threads"):
+            store.get("default")
+        if third:
             assert store.list_rows(name_contains="x") == []
-        for _ in range(for_searches):
+        for _ in range(third):
             held.enter_context(Loan(store._searchers, 1.0))
         with pytest.raises(StoreBusy, match="other threads"):
             store.list_rows(name_contains="x")
+
+
+def test_reads_go_on_while_any_number_of_writes_wait_for_a_lock(database: Database) -> None:
+    with (
+        closing(database.open_store()) as store,
+        database.connect() as connection,
+        ThreadPoolExecutor(12) as threads,
+    ):
+        store.create("agent")
+        connection.execute("BEGIN")
+        connection.execute("LOCK TABLE projects IN EXCLUSIVE MODE")
+        writes = [threads.submit(store.update, "agent", "x") for _ in range(12)]
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while connection.execute(waiting).fetchone() != (len(store._writers.places),):
+            time.sleep(0.01)
+        began = time.monotonic()
+        store.ping()
+        assert store.get("agent").description is None
+        assert names(store) == names(store, name_contains="a") == ["agent", "default"]
+        assert time.monotonic() - began < 1
+        connection.execute("COMMIT")
+        assert {write.result().description for write in writes} == {"x"}
 
 
 def test_a_store_opens_no_connection_before_it_needs_one(database: Database) -> None:

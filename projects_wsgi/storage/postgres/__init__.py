@@ -52,7 +52,8 @@ class PostgresStore(Store):
     url: postgresql://user:password@host:port/database?parameter=value, as libpq takes it; what it leaves
         out comes from libpq's environment variables and files.
     schema: where the tables are, made if missing. None: the first that the connection would make them in.
-    max_connections: > 0, of this process at a time; a third of them are for searches alone.
+    max_connections: > 0, of this process at a time; a third of them are for searches alone, and another
+        one for other reads, so that no number of writes that wait for a lock keeps them waiting.
     busy_timeout, on_change, read_only: see SQLiteStore. For a server that does not answer at all, a call
         waits a second longer, and for a new connection 2 seconds at least.
     Raises ValueError for an option out of its range and a malformed URL; StoreUnavailable when the driver
@@ -80,13 +81,13 @@ class PostgresStore(Store):
         with contextlib.closing(Pool(database, 1, None)) as pool, Loan(pool, busy_timeout) as session:
             schema = tables.prepare(session, schema, database.location, read_only)
         self._table = f"{tables.quoted(schema)}.projects"
-        searchers = max_connections // 3
-        pool = Pool(database, max_connections - searchers, None)
+        third = max_connections // 3
+        writers = Pool(database, max_connections - 2 * third, None)
         super().__init__(
             database.location,
-            pool,
-            Pool(database, searchers, None) if searchers else pool,
-            pool,
+            Pool(database, third, None) if third else writers,
+            Pool(database, third, None) if third else writers,
+            writers,
             busy_timeout=busy_timeout,
             on_change=on_change,
             read_only=read_only,
