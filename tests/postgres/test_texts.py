@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from projects_wsgi import ProjectKind, Store
+from projects_wsgi import ProjectKind, Store, StoreBusy
 from projects_wsgi.storage import PageQuery, postgres
 
 from ..support.databases import Database, names
@@ -67,6 +67,23 @@ def test_a_long_text_is_found_past_any_number_of_names_that_only_begin_like_it(s
     assert names(store, name_contains=text, limit=10) == [f"b {text}", f"a {text.upper()}"]
     assert names(store, name_contains=text, limit=1) == [f"b {text}"]
     assert names(store, name_contains=text, limit=10, max_size=1) == [f"b {text}", f"a {text.upper()}"]
+
+
+def test_a_search_for_a_long_text_ends_with_the_busy_timeout(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(database.open_store(busy_timeout=1)) as store:
+        with database.connect() as connection:
+            connection.execute(
+                "INSERT INTO projects (name, name_hash, folded_name, kind, created_at, updated_at)"
+                " SELECT n, sha256(n::bytea), n, 'standard', now(), now()"
+                " FROM (SELECT repeat('x', 280) || number FROM generate_series(1, 20000) number) AS made (n)"
+            )
+            connection.execute("ANALYZE projects")
+        assert store.list_rows(name_contains="x" * 281, limit=1) == []
+        monkeypatch.setattr(postgres, "_FETCHED", 1)
+        with pytest.raises(StoreBusy, match="search for a shorter part"):
+            store.list_rows(name_contains="x" * 281, limit=1)
 
 
 def test_the_server_ends_a_page_that_is_long_enough(database: Database) -> None:

@@ -17,6 +17,7 @@ from ...model import (
     Project,
     ProjectKind,
     ProjectRow,
+    StoreBusy,
     StoreError,
     StoreUnavailable,
 )
@@ -124,10 +125,12 @@ class PostgresStore(Store):
 
     def _search(self, session: Session, query: PageQuery) -> Iterator[ProjectRow]:
         """Give the rows whose names hold a long text, of those that hold its beginning."""
-        part = query._replace(folded=query.folded[:_MAX_LIKE_LENGTH])
+        part = query._replace(folded=query.folded[:_MAX_LIKE_LENGTH], limit=max(query.limit, _FETCHED))
         while rows := list(self._select_page(session, part)):
             yield from (row for row in rows if query.folded in row[1].casefold())
             part = part._replace(first_id=rows[-1][0] - 1)
+            if time.monotonic() >= session.deadline:
+                raise StoreBusy("too many names begin like this text: search for a shorter part of it")
 
     def _select_row(self, session: Session, key: int | str) -> ProjectRow | None:
         row = self._find(session, _ROW, key)
