@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import closing
 from typing import Callable
 
@@ -103,6 +104,38 @@ def test_a_lock_is_waited_for_as_long_as_the_busy_timeout(database: Database) ->
         assert store.get("agent").description is None
         connection.execute("ROLLBACK")
         assert store.update("agent", "x").description == "x"
+
+
+def test_a_change_that_comes_just_when_an_idle_connection_is_ended_is_made(
+    cluster: Cluster, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = cluster.url(options="-cidle_session_timeout=100ms")
+    with closing(open_store(url, **database.options)) as store:
+        for number in range(3):
+            store.create(f"before {number}")
+            time.sleep(0.3)
+            with monkeypatch.context() as patch:
+                patch.setattr("selectors.PollSelector.select", lambda *_: [])  # it looks a moment too soon
+                assert store.create(f"after {number}").id
+
+
+def test_an_import_that_a_server_did_not_wait_for_has_changed_nothing(
+    cluster: Cluster, database: Database
+) -> None:
+    url = cluster.url(options="-cidle_in_transaction_session_timeout=100ms")
+    with closing(open_store(url, **database.options)) as store:
+        moment = "2026-01-31T23:59:59.999Z"
+        with pytest.raises(StoreUnavailable, match="idle-in-transaction timeout") as caught:
+            store.bring_in(
+                [(5, "agent", None, "standard", moment, moment)],
+                lambda: 5,
+                on_conflict="fail",
+                new_ids=False,
+                dry_run=False,
+                progress=lambda _: time.sleep(0.3),
+            )
+        assert caught.type is StoreUnavailable
+        assert [row[1] for row in store.list_rows()] == ["default"]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ MEANINGS: dict[str, type[ProjectsError]] = {
 }
 _CONFLICTS = ("40001", "40P01")  # of statements at the same time: the server has undone this one
 _READ_ONLY = "25006"
+_IDLE = ("25P03", "57P05")  # the server hung up because no statement had come for too long
 
 # Of a connection that cannot be made, libpq tells no SQLSTATE.
 _CROWDED = (
@@ -124,11 +125,10 @@ class Database:
         """Tell whether a statement has done nothing and may succeed now. Raises OutcomeUnknown."""
         if error.sqlstate in _CONFLICTS:
             return True
-        is_lost = _is_lost(session, error)
-        if is_lost and not sql.startswith("SELECT"):
+        if not sql.startswith("SELECT") and _is_unclear(session, error):
             raise self._unknown(error) from error
         # What is read-only now may have been the primary until now.
-        is_worth_a_try = (is_lost or error.sqlstate == _READ_ONLY) and not session.is_renewed
+        is_worth_a_try = (_is_lost(session, error) or error.sqlstate == _READ_ONLY) and not session.is_renewed
         if is_worth_a_try and time.monotonic() < session.deadline:
             session.renew()
             self.check(session)
@@ -140,7 +140,7 @@ class Database:
         try:
             session.connection.execute("COMMIT")
         except self.error as error:
-            if _is_lost(session, error):
+            if _is_unclear(session, error):
                 raise self._unknown(error) from error
             raise
 
@@ -252,6 +252,11 @@ def _connection_class() -> Any:
 
 def _is_lost(session: Any, error: Any) -> bool:
     return session.connection.closed or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+
+
+def _is_unclear(session: Any, error: Any) -> bool:
+    """Tell whether a change may have been made in spite of an error."""
+    return _is_lost(session, error) and error.sqlstate not in _IDLE
 
 
 def _reason(error: Any) -> str:

@@ -70,7 +70,7 @@ def prepare(session: Session, schema: str | None, location: str, read_only: bool
         _make_tables(connection, schema, location)
     except session.driver.error as error:
         forbidden = session.driver.translated(error)
-        if isinstance(forbidden, ChangeForbidden):  # by an event trigger
+        if isinstance(forbidden, ChangeForbidden):  # by an event trigger, or others made them
             raise StoreUnavailable(f"cannot make the tables in {location}: {forbidden}") from error
         if getattr(error, "sqlstate", None) != _FORBIDDEN:
             raise
