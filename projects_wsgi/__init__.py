@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Collection
+
+if sys.version_info < (3, 9):  # noqa: UP036 (whoever uses no pip is told here)
+    raise ImportError("projects_wsgi needs Python 3.9 or later")
 
 # The public names are imported "as" themselves.
 from .app import ProjectsApp as ProjectsApp

@@ -197,7 +197,7 @@ def _build_restore(parser: argparse.ArgumentParser) -> None:
 
 def _build_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "destination", metavar="DEST", nargs="?", help="the file to create; else, they are printed"
+        "destination", metavar="DEST", nargs="?", help="the file to create; else, or with -, they are printed"
     )
     parser.add_argument("--force", action="store_true", help="overwrite DEST if it exists")
     _add_options(parser, commands.export, [_WITH_PROJECTS, SCHEMA])

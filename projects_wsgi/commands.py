@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "projects-wsgi"
 MEMORY = ":memory:"  # as a database
+STANDARD_OUTPUT = "-"  # as the file of an export
 KEYS_FILE = "projects.keys"  # what the keys commands take by default
 
 
@@ -64,7 +65,7 @@ def export(database: str, schema: str | None, destination: str | None, force: bo
     if database == MEMORY:
         raise CommandError("there is nothing to export in :memory:; give --db")
     with contextlib.closing(_open(database, schema, read_only=True)) as store:
-        if destination is None:
+        if destination in (None, STANDARD_OUTPUT):
             with _writing_output():
                 transfer.write_lines(store, sys.stdout.buffer)
                 sys.stdout.buffer.flush()

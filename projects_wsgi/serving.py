@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -22,6 +23,7 @@ from .workers import CAN_SHARE_A_PORT, Worker, start_workers
 
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"  # named as in Phoenix
 _MOST_SECONDS_TO_STOP = 7
+_MORE_FILES = "let the process open more files"
 _SWITCH_SECONDS = 0.001  # that a thread which computes keeps a quick request waiting, a few times each
 
 
@@ -53,7 +55,10 @@ def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **o
     except (OSError, UnicodeError) as error:
         raise _cannot_listen(host, port, error) from None
     with holder:
-        worker = start_workers(workers)
+        try:
+            worker = start_workers(workers)
+        except OSError as error:
+            raise CommandError(f"cannot start workers: {error.strerror}; {_MORE_FILES}") from None
         if isinstance(worker, int):
             return worker
         signals.hold_signals(False)
@@ -126,10 +131,10 @@ def _serve_in_this_process(
 
 def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> CommandError:
     reason = getattr(error, "strerror", None) or error
-    return CommandError(
-        f"cannot listen on {host}, port {port}: {reason};"
-        " choose another with --host or --port; --port 0 takes any free one"
-    )
+    remedy = "choose another with --host or --port; --port 0 takes any free one"
+    if getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE):
+        remedy = _MORE_FILES
+    return CommandError(f"cannot listen on {host}, port {port}: {reason}; {remedy}")
 
 
 def _announce(server: Server, database: str, location: str, options: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def start_workers(count: int) -> Worker | int:
     """Start workers, and others in place of those that end; stop all at a signal, or if one cannot start.
 
     Signals must be held, and are when it returns: in each worker what it knows of itself; in the parent,
-    when all have ended, the exit status.
+    when all have ended, the exit status. Raises OSError if it finds no descriptors.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if they were ignored, so would be how workers end
     parent, (reader, writer) = os.getpid(), os.pipe()

@@ -285,6 +285,12 @@ def test_a_taken_port_is_refused_with_advice(tmp_path: Path) -> None:
     assert line == f"cannot listen on 127.0.0.1, port {port}: {os.strerror(errno.EADDRINUSE)}; {advice}"
 
 
+def test_a_python_that_is_too_old_is_told_so() -> None:
+    code = "import sys; sys.version_info = (3, 8, 18); import projects_wsgi"
+    result = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert result.stderr.endswith("ImportError: projects_wsgi needs Python 3.9 or later\n")
+
+
 def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
     line = refusal("--host", "192.0.2.1", "--port", "0", cwd=tmp_path)
     assert line.startswith("cannot listen on 192.0.2.1")

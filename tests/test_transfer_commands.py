@@ -211,6 +211,12 @@ def test_an_exported_file_is_as_private_as_the_database(file_store: Store, file:
     assert stat.S_IMODE((file.parent / "all.jsonl").stat().st_mode) == 0o640
 
 
+def test_an_export_to_a_hyphen_is_printed(file_store: Store, file: Path) -> None:
+    result = run("export", "-", cwd=file.parent)
+    assert json.loads(result.stdout)["name"] == "default"
+    assert not (file.parent / "-").exists()
+
+
 def test_an_export_overwrites_nothing_unless_it_is_told_to(file_store: Store, file: Path) -> None:
     other = file.parent / "all.jsonl"
     other.write_text("precious")

@@ -418,6 +418,14 @@ def test_what_is_wrong_at_the_start_is_said_once(
     assert text in refusal("--workers", "4", "--port", "0", *arguments, cwd=tmp_path, **environ)
 
 
+@pytest.mark.parametrize("limit", [5, 6])
+def test_too_few_descriptors_are_said_to_be_so(tmp_path: Path, limit: int) -> None:
+    prefix = ["bash", "-c", f'ulimit -n {limit}; exec "$@"', "bash"]
+    line = refusal("--workers", "2", "--port", "0", cwd=tmp_path, prefix=prefix)
+    assert "Too many open files; " in line
+    assert "let the process open more" in line
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "65", "x"])
 def test_the_number_of_workers_is_bounded(tmp_path: Path, value: str) -> None:
     text = f"argument --workers: '{value}' is not an integer from 1 to 64"

@@ -174,7 +174,7 @@ def diagnosis(path: str) -> str:
         return reason
     if not os.access(folder, os.W_OK | os.X_OK):  # where SQLite keeps its log as well
         return f"the folder {folder} is not writable; change its permissions or choose another file"
-    return scarcity(folder) if os.path.exists(path) else "there is no such file"
+    return scarcity(folder) or ("" if os.path.exists(path) else "there is no such file")
 
 
 def unusable_file(path: str) -> str:
