@@ -1117,10 +1117,24 @@ def test_a_server_whose_end_is_broken_off_has_closed_its_sockets(projects_app: P
         server = Server("127.0.0.1", 0, projects_app)
         server.start()
         client.connect((server.host, server.port))
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
         client.sendall(b"GET ")  # and no more, for which the server waits at its end
-        threading.Timer(0.2, _thread.interrupt_main).start()
-        with pytest.raises(KeyboardInterrupt):
+
+        def interrupt() -> None:
+            while not server._service.is_stopping:
+                time.sleep(0.001)
+            _thread.interrupt_main()
+
+        def close() -> None:
             server.server_close()
+            time.sleep(10)  # until the interrupt comes, if that has not waited for it
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            close()
+        thread.join()
         assert server.socket.fileno() == -1
         assert client.recv(1) == b""
 

@@ -56,7 +56,7 @@ def test_reads_go_on_while_any_number_of_writes_wait_for_a_lock(database: Databa
         store.ping()
         assert store.get("agent").description is None
         assert names(store) == names(store, name_contains="a") == ["agent", "default"]
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         connection.execute("COMMIT")
         assert {write.result().description for write in writes} == {"x"}
 

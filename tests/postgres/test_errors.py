@@ -109,11 +109,11 @@ def test_a_lock_is_waited_for_as_long_as_the_busy_timeout(database: Database) ->
 def test_a_change_that_comes_just_when_an_idle_connection_is_ended_is_made(
     cluster: Cluster, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = cluster.url(options="-cidle_session_timeout=100ms")
+    url = cluster.url(options="-cidle_session_timeout=500ms")
     with closing(open_store(url, **database.options)) as store:
-        for number in range(3):
+        for number in range(2):
             store.create(f"before {number}")
-            time.sleep(0.3)
+            time.sleep(1)
             with monkeypatch.context() as patch:
                 patch.setattr("selectors.PollSelector.select", lambda *_: [])  # it looks a moment too soon
                 assert store.create(f"after {number}").id
@@ -122,7 +122,7 @@ def test_a_change_that_comes_just_when_an_idle_connection_is_ended_is_made(
 def test_an_import_that_a_server_did_not_wait_for_has_changed_nothing(
     cluster: Cluster, database: Database
 ) -> None:
-    url = cluster.url(options="-cidle_in_transaction_session_timeout=100ms")
+    url = cluster.url(options="-cidle_in_transaction_session_timeout=500ms")
     with closing(open_store(url, **database.options)) as store:
         moment = "2026-01-31T23:59:59.999Z"
         with pytest.raises(StoreUnavailable, match="idle-in-transaction timeout") as caught:
@@ -132,7 +132,7 @@ def test_an_import_that_a_server_did_not_wait_for_has_changed_nothing(
                 on_conflict="fail",
                 new_ids=False,
                 dry_run=False,
-                progress=lambda _: time.sleep(0.3),
+                progress=lambda _: time.sleep(1),
             )
         assert caught.type is StoreUnavailable
         assert [row[1] for row in store.list_rows()] == ["default"]

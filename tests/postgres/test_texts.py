@@ -72,7 +72,7 @@ def test_a_long_text_is_found_past_any_number_of_names_that_only_begin_like_it(s
 def test_a_search_for_a_long_text_ends_with_the_busy_timeout(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(database.open_store(busy_timeout=1)) as store:
+    with closing(database.open_store(busy_timeout=3)) as store:
         with database.connect() as connection:
             connection.execute(
                 "INSERT INTO projects (name, name_hash, folded_name, kind, created_at, updated_at)"
