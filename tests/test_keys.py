@@ -365,7 +365,7 @@ def test_a_change_waits_for_another_until_that_ends(keys_file: Path) -> None:
     timer = threading.Timer(0.2, end)
     timer.start()
     add_key(keys_file, "ci", Role.VIEWER)
-    assert time.monotonic() - ended[0] < 0.7
+    assert time.monotonic() - ended[0] < 2
     timer.join()
     assert [key.name for key in read_keys(keys_file)] == ["ci"]
 

@@ -295,7 +295,7 @@ def test_searches_that_wait_keep_nobody_else_waiting(file: Path) -> None:
             wait_for_queue(store._searchers, 8)
             began = time.monotonic()
             store.get("default")
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize("text", ["no such text", "x" * 40])
@@ -324,7 +324,7 @@ def test_reads_are_quick_while_many_clients_search(file: Path, text: str) -> Non
                 (lambda: store.get("default"), lambda: store.get(5), store.list_rows)[number % 3]()
                 seconds.append(time.monotonic() - began)
             done.set()
-        assert statistics.median(seconds) < 0.1  # a single one may have waited for the processor
+        assert statistics.median(seconds) < 0.5  # a single one may have waited for the processor
 
 
 def test_waiting_for_a_database_that_answers_at_once_does_not_burn_the_processor(file: Path) -> None:

@@ -22,7 +22,8 @@ from typing import Callable
 
 import pytest
 
-from projects_wsgi import SQLiteStore
+from projects_wsgi import ProjectsApp, SQLiteStore
+from projects_wsgi.server import Server
 
 from ..support.process import Process, environment, running_server
 
@@ -33,6 +34,7 @@ MEBIBYTE = 1_048_576
 PROJECTS = 300_000
 MOST_MILLISECONDS = 20  # on a machine that is not slower than that of the figures,
 SECONDS_TO_A_MILLION = 0.08  # which counts so fast, with -X dev
+STOP_SECONDS = 0.05
 SAMPLES = 500
 ROUNDS = 10
 FOLLOW_SECONDS = 2.0  # as the server has it
@@ -308,6 +310,26 @@ def test_a_quick_request_is_answered_quickly_beside_writers_that_wait(
         assert is_quick(process)
         connection.execute("COMMIT")
         assert [writer.recv(12) for writer in writers] == [b"HTTP/1.1 200"] * 50
+
+
+@pytest.mark.latency
+@pytest.mark.parametrize("count", [1, 500])
+def test_an_idle_server_stops_at_once(projects_app: ProjectsApp, count: int) -> None:
+    def seconds_to_stop() -> float:
+        with ExitStack() as stack:
+            with Server("127.0.0.1", 0, projects_app) as server:
+                server.start()
+                address = server.host, server.port
+                clients = [stack.enter_context(socket.create_connection(address, 30)) for _ in range(count)]
+                for client in clients:
+                    assert ask(client, FIRST).startswith(b"HTTP/1.1 200 ")
+                began = time.monotonic()
+                server.shutdown()
+                seconds = time.monotonic() - began
+            assert {client.recv(1) for client in clients} == {b""}
+            return seconds
+
+    assert min(seconds_to_stop() for _ in range(ROUNDS)) < STOP_SECONDS * slowness()
 
 
 def test_what_was_sent_ahead_and_what_takes_too_long_have_their_turn_among_400_that_change_things(

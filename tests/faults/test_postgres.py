@@ -147,7 +147,7 @@ for number in range(20):
         os._exit(0)
     longest = max(longest, time.monotonic() - began)
     children.append(child)
-assert longest < 0.5, longest
+assert longest < 3, longest
 other.execute("COMMIT")
 thread.join()
 assert [os.waitpid(child, 0)[1] for child in children] == [0] * 20

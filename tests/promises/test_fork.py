@@ -366,7 +366,7 @@ else:
         store._begin(session, 0)
         signal.setitimer(signal.ITIMER_REAL, 0.01)
         time.sleep(0.05)
-assert len(took) >= 1 and max(took) < 1, took
+assert len(took) >= 1 and max(took) < 3, took
 print(store.create("another").id)
 store.close()
 """
@@ -437,7 +437,7 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-assert len(took) == 2 and max(took) < 1, took
+assert len(took) == 2 and max(took) < 3, took
 store.create("agent")
 print(len(store.list_rows()))
 store.close()
