@@ -65,7 +65,7 @@ def export(database: str, schema: str | None, destination: str | None, force: bo
     if database == MEMORY:
         raise CommandError("there is nothing to export in :memory:; give --db")
     with contextlib.closing(_open(database, schema, read_only=True)) as store:
-        if destination in (None, STANDARD_OUTPUT):
+        if destination is None or destination == STANDARD_OUTPUT:
             with _writing_output():
                 transfer.write_lines(store, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
