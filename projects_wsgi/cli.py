@@ -37,7 +37,14 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
         if isinstance(stream, io.TextIOWrapper):  # a file's name may not be in its encoding
             stream.reconfigure(errors="backslashreplace")
     try:
-        settings = vars(parse_settings(arguments, os.environ if environ is None else environ))
+        return _run(arguments, os.environ if environ is None else environ)
+    finally:
+        _let_go_of_output()
+
+
+def _run(arguments: list[str] | None, environ: Mapping[str, str]) -> int:
+    try:
+        settings = vars(parse_settings(arguments, environ))
     except BrokenPipeError:  # of a parser's help; whoever reads it has enough
         return _fail("")
     except OSError as error:
@@ -45,11 +52,10 @@ def main(arguments: list[str] | None = None, environ: Mapping[str, str] | None =
     command = settings.pop("run")
     try:
         signals.hold_signals(False)
-        status = _run(command, settings)
+        status = _run_command(command, settings)
         signals.hold_signals()
     except KeyboardInterrupt:
         status = 0 if command is serve else 130
-    _let_go_of_output()
     return status
 
 
@@ -65,7 +71,7 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
-def _run(command: Callable[..., int | None], settings: dict[str, Any]) -> int:
+def _run_command(command: Callable[..., int | None], settings: dict[str, Any]) -> int:
     try:
         return command(**settings) or 0
     except (CommandError, KeysError, StoreError) as error:
@@ -81,7 +87,6 @@ def _fail(text: str) -> int:
     with contextlib.suppress(OSError):
         if text:
             print(f"{PROGRAM}: {text}", file=sys.stderr)
-    _let_go_of_output()
     return 2
 
 
