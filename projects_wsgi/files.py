@@ -163,6 +163,11 @@ def scarcity(folder: str) -> str:
                 while size:
                     size -= os.write(descriptor, bytes(size))
         except OSError as error:
-            if error.errno in _REMEDIES:
-                return f"{error.strerror}; {_REMEDIES[error.errno]}"
+            if advice := remedy(error):
+                return f"{error.strerror}; {advice}"
     return ""
+
+
+def remedy(error: OSError) -> str:
+    """Say what to do where more files cannot be opened, or made; or ""."""
+    return _REMEDIES.get(error.errno or 0, "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 from . import make_app, signals
 from .access_log import AccessLog, Output
 from .commands import KEYS_FILE, MEMORY, CommandError, warn
+from .files import remedy
 from .locations import is_url
 from .origins import ANY
 from .server import Server
@@ -23,7 +23,6 @@ from .workers import CAN_SHARE_A_PORT, Worker, start_workers
 
 ADMIN_SECRET_VARIABLE = "PHOENIX_ADMIN_SECRET"  # named as in Phoenix
 _MOST_SECONDS_TO_STOP = 7
-_MORE_FILES = "let the process open more files"
 _SWITCH_SECONDS = 0.001  # that a thread which computes keeps a quick request waiting, a few times each
 
 
@@ -58,7 +57,7 @@ def serve(database: str, *, host: str, port: int, workers: int, quiet: bool, **o
         try:
             worker = start_workers(workers)
         except OSError as error:
-            raise CommandError(f"cannot start workers: {error.strerror}; {_MORE_FILES}") from None
+            raise CommandError(f"cannot start workers: {error.strerror}; {remedy(error)}") from None
         if isinstance(worker, int):
             return worker
         signals.hold_signals(False)
@@ -131,10 +130,9 @@ def _serve_in_this_process(
 
 def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> CommandError:
     reason = getattr(error, "strerror", None) or error
-    remedy = "choose another with --host or --port; --port 0 takes any free one"
-    if getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE):
-        remedy = _MORE_FILES
-    return CommandError(f"cannot listen on {host}, port {port}: {reason}; {remedy}")
+    advice = remedy(error) if isinstance(error, OSError) else ""
+    advice = advice or "choose another with --host or --port; --port 0 takes any free one"
+    return CommandError(f"cannot listen on {host}, port {port}: {reason}; {advice}")
 
 
 def _announce(server: Server, database: str, location: str, options: dict[str, Any]) -> None:

@@ -116,6 +116,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
         "access_log",
         "commands",
+        "files",
         "locations",
         "origins",
         "server",
